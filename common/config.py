@@ -1,0 +1,415 @@
+"""The run's configuration: one frozen schema for YAML, `--set` and the documentation.
+
+Each key is *semantic* (it can change θ, and is part of the run's identity) or *operational*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from dmaml.common.errors import ConfigError, unknown_sentence
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+
+
+def parse_bytes(value: object) -> object:
+    """Return the number of bytes that `256MiB`, `1GB` or `4096` stand for."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError("a size reads like 4096, 64KiB, 256MiB or 1GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
+
+
+def _semantic(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"semantic": True}, **limits)
+
+
+def _operational(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"semantic": False}, **limits)
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
+
+
+class RunSection(Section):
+    """The run as a whole."""
+
+    name: str = _operational("run", "Name of the run; the default run directory is runs/NAME.")
+    seed: int = _semantic(1, "Seed of every random stream.", ge=0, lt=2**63)
+    rounds: int = _operational(1000, "TRAIN rounds (versions) to do; may grow on resume.", ge=0)
+    device: Literal["cpu"] = _semantic("cpu", "Where tensors are computed.")
+    threads: int = _semantic(1, "Torch threads of every actor; 1 and 2 give other bits.", ge=1)
+    hardware: Literal["same", "mixed"] = _operational(
+        "same",
+        "same: an actor whose numerics differ from the first one's is refused; "
+        "mixed: it is let in and the result is declared not reproducible.",
+    )
+
+
+class TaskSection(Section):
+    """The source of tasks and the shape of an episode."""
+
+    source: str = _semantic(
+        "glyphs",
+        "glyphs, sinusoid, omniglot, npz:PATH, folder:PATH, or package.module:Thing.",
+        min_length=1,
+    )
+    splits: Literal["default", "vinyals", "official"] = _semantic(
+        "default",
+        "How classes are divided. default: vinyals for omniglot, the file's own `split` where it "
+        "has one, else 64/16/20 % by seed. vinyals: 1100/100/423 Omniglot classes by seed. "
+        "official: background/evaluation, a tenth of the background by seed as validation.",
+    )
+    n_way: int = _semantic(5, "Classes per task (1 for regression).", ge=1)
+    k_shot: int = _semantic(1, "Support examples per class.", ge=1)
+    k_query: int = _semantic(5, "Query examples per class in training.", ge=1)
+    unit: Literal["class", "alphabet"] = _semantic(
+        "class",
+        "What gamma is about. alphabet: splits go by alphabet and a task's classes share one.",
+    )
+    rotations: bool = _semantic(False, "Rotations by 90, 180, 270 degrees make new classes.")
+    image_size: int = _semantic(28, "Height and width pictures of a folder are made, pixels.", ge=4)
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own source.")
+
+
+class ModelSection(Section):
+    """The backbone."""
+
+    name: str = _semantic("conv4", "conv4, mlp, or package.module:Thing.", min_length=1)
+    width: int = _semantic(64, "Filters of every convolution of conv4.", ge=1)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = _semantic(
+        (40, 40), "Units of each hidden layer of mlp."
+    )
+    batch_norm: bool = _semantic(False, "Batch norm after each hidden layer of mlp.")
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own model.")
+
+
+class AlgorithmSection(Section):
+    """How an actor adapts and what it pushes."""
+
+    name: str = _semantic("maml", "maml, or package.module:Thing.", min_length=1)
+    order: Literal["second", "first"] = _semantic(
+        "second", "second: exact meta-gradient; first: inner gradients taken as constants (FOMAML)."
+    )
+    inner_lr: float = _semantic(0.4, "Step size alpha of the inner loop.", gt=0)
+    inner_steps: int = _semantic(1, "Steps of the inner loop in training.", ge=0)
+    inner_reduction: Literal["mean", "sum_over_ways"] = _semantic(
+        "mean",
+        "Inner loss: mean over the support examples, or that mean times n_way. Finn's code sums "
+        "over ways: its alpha 0.4 is 2.0 for a mean loss in 5-way tasks.",
+    )
+    tasks: int = _semantic(8, "Tasks per slot and meta-step.", ge=1)
+    task_reduction: Literal["mean", "sum"] = _semantic(
+        "mean", "Meta-gradient of a slot: mean or sum over its tasks."
+    )
+    local_steps: int = _semantic(
+        1, "Meta-steps on the actor before it pushes (the thesis's epochs).", ge=1
+    )
+    local_lr: float | None = _semantic(
+        None, "Step size of the local meta-steps; null: outer.lr.", gt=0
+    )
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own algorithm.")
+
+
+class EngineSection(Section):
+    """How a batch of tasks is computed."""
+
+    name: Literal["auto", "loop", "vmap"] = _semantic(
+        "auto", "loop: task by task; vmap: tasks as one batch; auto: vmap."
+    )
+    chunk: int | None = _semantic(
+        None,
+        "Tasks computed at once by vmap; null: the engine's default (docs/performance.md).",
+        ge=1,
+    )
+
+
+class TopologySection(Section):
+    """Logical workers."""
+
+    slots: int = _semantic(4, "Logical workers W: each contributes one gradient a round.", ge=1)
+    parts: int = _semantic(1, "Shares of a slot's tasks, so that more actors have work.", ge=1)
+
+
+class SyncSection(Section):
+    """When a round closes and what travels."""
+
+    mode: Literal["sync"] = _semantic("sync", "sync: a round closes when every item is in.")
+    wire_dtype: Literal["float32", "bfloat16", "float16"] = _semantic(
+        "float32", "Number format of gradients on the wire; theta always travels as float32."
+    )
+
+
+class WeightsSection(Section):
+    """The weight generator."""
+
+    name: str = _semantic("mean", "mean, or package.module:Thing.", min_length=1)
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the weight generator.")
+
+
+class AggregationSection(Section):
+    """The aggregation rule."""
+
+    name: str = _semantic("mean", "mean, or package.module:Thing.", min_length=1)
+    max_norm: float | None = _semantic(
+        None, "A contribution with a larger norm is void (weight 0); null: no limit.", gt=0
+    )
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the aggregation rule.")
+
+
+class OuterSection(Section):
+    """The server's optimiser."""
+
+    name: Literal["sgd", "adam"] = _semantic("adam", "Outer optimiser.")
+    lr: float = _semantic(0.001, "Step size beta of the outer loop.", gt=0)
+    momentum: float = _semantic(0.0, "Momentum of sgd.", ge=0, lt=1)
+    beta1: float = _semantic(0.9, "First moment decay of adam.", ge=0, lt=1)
+    beta2: float = _semantic(0.999, "Second moment decay of adam.", ge=0, lt=1)
+    eps: float = _semantic(1e-8, "Denominator offset of adam.", gt=0)
+
+
+class ClusteringSection(Section):
+    """The clustering strategy."""
+
+    name: str = _semantic("none", "none (one pipeline), or package.module:Thing.", min_length=1)
+    pipelines: int = _semantic(1, "Pipelines at the start.", ge=1, le=64)
+    options: dict[str, Any] = _semantic({}, "Keyword arguments of the strategy.")
+
+
+class EvaluationSection(Section):
+    """Validation during training and the test at its end."""
+
+    every: int = _operational(50, "TRAIN rounds between two validations; 0: never.", ge=0)
+    tasks: int = _operational(100, "Tasks of a validation, the same each time.", ge=1)
+    steps: int = _operational(3, "Adaptation steps; figures are given after 0..steps.", ge=0)
+    k_query: int = _operational(15, "Query examples per class in evaluation.", ge=1)
+    split: Literal["validation", "test", "train"] = _operational(
+        "validation", "Classes used during training; `evaluate` uses test."
+    )
+    test_tasks: int = _operational(600, "Tasks of the final test; 0: no test.", ge=0)
+
+
+class ServerSection(Section):
+    """Limits and times of the server."""
+
+    max_inflight_bytes: Bytes = _operational(
+        256 * 1024**2, "Memory for the gradients of one round (256MiB)."
+    )
+    spool: bool = _operational(
+        True, "Gradients beyond max_inflight_bytes go to a memory-mapped file."
+    )
+    max_model_bytes: Bytes = _operational(1024**3, "Largest meta-model that is taken (1GiB).")
+    max_workers: int = _operational(1024, "Most actors at a time.", ge=1)
+    session_s: float = _operational(10.0, "An actor that says nothing for so long is gone.", gt=0)
+    item_timeout_s: float = _operational(
+        120.0, "Time to do one work item; the n-th attempt gets n times as long.", gt=0
+    )
+    checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = _operational(
+        "auto", "Rounds between checkpoints; auto: every round while that costs 5 % of it or less."
+    )
+
+
+class RunConfig(Section):
+    """One training job."""
+
+    run: RunSection = RunSection()
+    task: TaskSection = TaskSection()
+    model: ModelSection = ModelSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    engine: EngineSection = EngineSection()
+    topology: TopologySection = TopologySection()
+    sync: SyncSection = SyncSection()
+    weights: WeightsSection = WeightsSection()
+    aggregation: AggregationSection = AggregationSection()
+    outer: OuterSection = OuterSection()
+    clustering: ClusteringSection = ClusteringSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    server: ServerSection = ServerSection()
+
+
+def keys() -> Iterator[tuple[str, str, Any]]:
+    """Yield (section, key, pydantic field) for every key of the schema, in its order."""
+    for section, outer in RunConfig.model_fields.items():
+        annotation = outer.annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, Section)
+        for key, field in annotation.model_fields.items():
+            yield section, key, field
+
+
+def is_semantic(field: Any) -> bool:
+    """Tell whether a key can change θ."""
+    return bool(field.json_schema_extra["semantic"])
+
+
+def semantic(config: RunConfig) -> dict[str, Any]:
+    """Return the keys that can change θ as `{"section.key": plain value}`."""
+    plain = config.model_dump(mode="json")
+    return {f"{s}.{k}": plain[s][k] for s, k, field in keys() if is_semantic(field)}
+
+
+def identity(config: RunConfig) -> str:
+    """Return the run's identity: the SHA-256 of its semantic keys, in hexadecimal."""
+    text = json.dumps(semantic(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing(ours: RunConfig, theirs: RunConfig) -> list[str]:
+    """Return a phrase for each semantic key whose values differ."""
+    a, b = semantic(ours), semantic(theirs)
+    return [f"{key} ({a[key]!r}, not {b[key]!r})" for key in a if a[key] != b[key]]
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Return the configuration with every `auto` and null that identity needs made definite."""
+    engine = config.engine
+    if engine.name == "auto":
+        engine = engine.model_copy(update={"name": "vmap"})
+    algorithm = config.algorithm
+    if algorithm.local_lr is None:
+        algorithm = algorithm.model_copy(update={"local_lr": config.outer.lr})
+    return config.model_copy(update={"engine": engine, "algorithm": algorithm})
+
+
+def check(config: RunConfig) -> RunConfig:
+    """Return the configuration, or raise for a combination that cannot work.
+
+    Raises:
+        ConfigError: with the keys, their values and the remedy.
+    """
+    tasks, parts = config.algorithm.tasks, config.topology.parts
+    if parts > tasks:
+        raise ConfigError(
+            f"topology.parts {parts} exceeds algorithm.tasks {tasks}: a part needs at least one "
+            "task. Lower parts or raise tasks."
+        )
+    if parts > 1 and config.algorithm.local_steps > 1:
+        raise ConfigError(
+            f"topology.parts {parts} with algorithm.local_steps {config.algorithm.local_steps}: "
+            "local steps of one slot cannot be divided. Set one of them to 1."
+        )
+    if config.clustering.name == "none" and config.clustering.pipelines != 1:
+        raise ConfigError(
+            f"clustering.pipelines {config.clustering.pipelines} with clustering.name 'none': "
+            "it has one pipeline. Set pipelines to 1."
+        )
+    return config
+
+
+def from_mapping(values: object, origin: str = "configuration") -> RunConfig:
+    """Return the checked configuration that a plain mapping holds.
+
+    Raises:
+        ConfigError: one sentence naming the key, the value and the remedy.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{origin}: required a mapping of sections, found {type(values).__name__}. "
+            "See docs/config.md."
+        )
+    try:
+        return check(RunConfig.model_validate(values))
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_sentence(error.errors()[0])}") from None
+
+
+def load(path: Path, settings: tuple[str, ...] = ()) -> RunConfig:
+    """Return the configuration of a YAML file with `section.key=value` settings on top.
+
+    Raises:
+        ConfigError: a missing or malformed file, an unknown key, a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            f"configuration {str(path)!r} cannot be read: {reason}. "
+            "Give the path of a YAML file, such as one of configs/."
+        ) from None
+    return from_text(text, str(path), settings)
+
+
+def from_text(text: str, origin: str, settings: tuple[str, ...] = ()) -> RunConfig:
+    """Return the configuration of YAML text with settings on top; see `load`."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where is not None else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ConfigError(f"{origin}: not valid YAML{line}: {problem}.") from None
+    if settings:
+        values = _with_settings(values, settings)
+    return from_mapping(values, origin)
+
+
+def to_text(config: RunConfig) -> str:
+    """Return the configuration as YAML, in the schema's order."""
+    plain = config.model_dump(mode="json")
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def _with_settings(values: object, settings: tuple[str, ...]) -> object:
+    merged: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise ConfigError(
+                f"--set {setting!r}: required section.key=value, such as task.n_way=20."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        inner = merged.get(section)
+        target: dict[str, Any] = dict(inner) if isinstance(inner, dict) else {}
+        first, *rest = key.split(".")
+        target[first] = _nested(target.get(first), rest, value)
+        merged[section] = target
+    return merged
+
+
+def _nested(current: object, path: list[str], value: object) -> object:
+    if not path:
+        return value
+    inner = dict(current) if isinstance(current, dict) else {}
+    inner[path[0]] = _nested(inner.get(path[0]), path[1:], value)
+    return inner
+
+
+def _sentence(error: ErrorDetails) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        known = (
+            list(RunConfig.model_fields)
+            if len(path) == 1
+            else [key for section, key, _ in keys() if section == path[0]]
+        )
+        within = "section" if len(path) == 1 else f"key of {path[0]!r}"
+        return unknown_sentence(within, path[-1], known)
+    if error["type"] == "model_type":
+        return f"section {name!r}: required keys and values, found {error['input']!r}."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name} = {error['input']!r}: {message[0].lower()}{message[1:]}. See docs/config.md."

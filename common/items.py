@@ -1,0 +1,105 @@
+"""Work items and the words that both sides use about them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from dmaml.common.config import RunConfig
+
+
+class ItemKind(enum.IntEnum):
+    """What a work item asks for; the numbers are those of the protocol."""
+
+    INIT = 1
+    TRAIN = 2
+    PROBE = 3
+    EVALUATE = 4
+
+
+class RunState(enum.IntEnum):
+    """EMPTY → INIT → RUNNING ⇄ PAUSED → DRAINING → FINISHED | FAILED."""
+
+    EMPTY = 1
+    INIT = 2
+    RUNNING = 3
+    PAUSED = 4
+    DRAINING = 5
+    FINISHED = 6
+    FAILED = 7
+
+
+class Outcome(enum.IntEnum):
+    """What became of an answer; the numbers are those of the protocol."""
+
+    COMMITTED = 1
+    BUFFERED = 2
+    DUPLICATE = 3
+    STALE_BASE = 4
+    STALE_EPOCH = 5
+    STALE_LEASE = 6
+    LATE = 7
+    NON_FINITE = 8
+    NORM = 9
+    SHAPE = 10
+    CHECKSUM = 11
+    QUOTA = 12
+    PAUSED = 13
+
+
+TAKEN = frozenset({Outcome.COMMITTED, Outcome.BUFFERED, Outcome.NON_FINITE, Outcome.NORM})
+VOID = frozenset({Outcome.NON_FINITE, Outcome.NORM})
+
+
+@dataclass(frozen=True, order=True)
+class WorkItem:
+    """The unit of work, of retry and of exactly-once.
+
+    Attributes:
+        round: step of the run's clock, counting rounds of every kind (INIT is round 0).
+        kind: what it asks for.
+        pipeline: the meta-model it belongs to.
+        slot: logical worker.
+        part: share of the slot's tasks.
+        index: number of the round among those of its kind.
+        base_version: version of the parameters it is computed from.
+    """
+
+    round: int
+    kind: ItemKind
+    pipeline: int
+    slot: int
+    part: int
+    index: int
+    base_version: int
+
+    def __str__(self) -> str:
+        place = f"pipeline {self.pipeline}, slot {self.slot}, part {self.part}"
+        return f"{self.kind.name} round {self.round} ({place})"
+
+
+@dataclass(frozen=True)
+class Token:
+    """Proof of the right to answer an item: an older one is refused."""
+
+    epoch: int
+    counter: int
+
+
+def block(count: int, blocks: int, number: int) -> range:
+    """Return the `number`-th of `blocks` nearly equal shares of 0 .. count - 1."""
+    return range(count * number // blocks, count * (number + 1) // blocks)
+
+
+def train_tasks(config: RunConfig, item: WorkItem) -> range:
+    """Return the numbers, within the round, of the tasks of a TRAIN item."""
+    tasks, parts = config.algorithm.tasks, config.topology.parts
+    share = block(tasks, parts, item.part)
+    first = item.slot * tasks
+    return range(first + share.start, first + share.stop)
+
+
+def evaluate_tasks(config: RunConfig, item: WorkItem) -> range:
+    """Return the numbers of the validation tasks of an EVALUATE item (may be empty)."""
+    slots, parts = config.topology.slots, config.topology.parts
+    return block(config.evaluation.tasks, slots * parts, item.slot * parts + item.part)

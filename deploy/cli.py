@@ -1,0 +1,305 @@
+"""The command `dmaml`: options in, one call, words out.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+MIN_PYTHON = (3, 10)
+if sys.version_info < MIN_PYTHON:
+    sys.stderr.write(
+        f"error: Python {sys.version.split()[0]} is too old: dmaml needs 3.10 or newer "
+        "(3.11 is the reference).\n"
+    )
+    raise SystemExit(2)
+
+import typer  # noqa: E402
+from dmaml.common.errors import DmamlError  # noqa: E402
+
+app = typer.Typer(
+    name="dmaml",
+    help="Distributed meta-learning: one meta-model server, many Ray actors, the same bits.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Task sources and their data files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data files are looked for first.")
+]
+Server = Annotated[str, typer.Option("--server", help="HOST:PORT of the meta-model server.")]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File with the bearer token.")]
+TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust.")]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM certificate of one's own.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of the certificate.")]
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file; without it the embedded default.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Actors on this machine.", min=1)] = 2,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Run directory; default runs/NAME.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with the run that is there.")
+    ] = True,
+    listen: Annotated[str, typer.Option(help="gRPC address; port 0: any.")] = "127.0.0.1:0",
+    http: Annotated[str, typer.Option(help="HTTP address; port 0: any.")] = "127.0.0.1:0",
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Train on this machine: server, Ray and actors in one command."""
+    from dmaml.deploy.train import train_here
+
+    train_here(
+        config, tuple(settings or ()), workers, run_dir, resume, listen, http, data_dir, json_output
+    )
+
+
+@app.command()
+def server(
+    config: Annotated[str, typer.Argument(help="YAML file.")],
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Run directory; default runs/NAME.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="gRPC address.")] = "127.0.0.1:50051",
+    http: Annotated[str, typer.Option(help="HTTP address.")] = "127.0.0.1:9464",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with the run that is there.")
+    ] = True,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="PEM file: clients must show a certificate.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without a token.")
+    ] = False,
+    reflection: Annotated[
+        bool, typer.Option("--reflection", help="Serve gRPC reflection.")
+    ] = False,
+    exit_when_done: Annotated[
+        bool, typer.Option("--exit-when-done", help="End when the run is finished.")
+    ] = False,
+    embedded: Annotated[bool, typer.Option("--embedded", hidden=True)] = False,
+) -> None:
+    """Serve one run until SIGTERM; actors come from `dmaml workers`."""
+    from dmaml.deploy.serve import serve
+    from dmaml.server.rpc.auth import Security
+
+    security = Security(token_file, tls_cert, tls_key, tls_ca, insecure)
+    serve(
+        config, tuple(settings or ()), run_dir, listen, http, resume, security, reflection,
+        exit_when_done, embedded,
+    )  # fmt: skip
+
+
+@app.command()
+def workers(
+    server: Server = "127.0.0.1:50051",
+    ray_address: Annotated[
+        str, typer.Option(help="auto, local, or an address of a Ray cluster.")
+    ] = "local",
+    count: Annotated[str, typer.Option(help="auto (one per CPU of the cluster) or a number.")] = (
+        "auto"
+    ),
+    orphan_s: Annotated[
+        float, typer.Option(help="End after so long without the server, seconds.", min=1.0)
+    ] = 60.0,
+    data_dir: DataDir = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> None:
+    """Start actors for a server and keep them alive until its run is done."""
+    from dmaml.deploy.workers import work
+    from dmaml.worker.connection import Address
+
+    address = Address.of_files(server, token_file, tls_ca, tls_cert, tls_key)
+    work(address, ray_address, count, orphan_s, data_dir)
+
+
+@app.command()
+def status(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Show a server's run: state, progress, actors."""
+    _control("status", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def watch(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Show a server's run again after each round, until it is over."""
+    _control("watch", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def pause(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Grant no further work; answers under way are still taken."""
+    _control("pause", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def resume(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Grant work again after a pause."""
+    _control("resume", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def checkpoint(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Write a checkpoint now and return when it is durable."""
+    _control("checkpoint", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def drain(
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """End a server's run after the round in progress."""
+    _control("drain", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 600,
+    steps: Annotated[int, typer.Option(help="Adaptation steps.", min=0)] = 3,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    k_query: Annotated[
+        int | None, typer.Option(help="Query examples per class; default as in training.", min=1)
+    ] = None,
+    which: Annotated[str, typer.Option("--checkpoint", help="latest or best.")] = "latest",
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Evaluate a trained run on unseen classes."""
+    from dmaml.deploy.train import evaluate_run
+
+    evaluate_run(run, tasks, steps, split, k_query, which, data_dir, json_output)
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None, json_output: Json = False) -> None:
+    """List the task sources: where they are, their licences and digests."""
+    from dmaml.deploy.data import show_list
+
+    show_list(data_dir, json_output)
+
+
+@data_app.command("path")
+def data_path(
+    name: Annotated[str, typer.Argument(help="Name of a source.")], data_dir: DataDir = None
+) -> None:
+    """Print where a source's data file is."""
+    from dmaml.deploy.data import show_path
+
+    show_path(name, data_dir)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Name of a source.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; default the cache.")] = None,
+) -> None:
+    """Download a source's data; digests are pinned."""
+    from dmaml.deploy.data import fetch
+
+    fetch(name, to)
+
+
+def _control(verb: str, server: str, files: tuple[Path | None, ...], json_output: bool) -> None:
+    from dmaml.deploy.control import run
+    from dmaml.worker.connection import Address
+
+    run(verb, Address.of_files(server, *files), json_output)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run_cli(arguments))
+
+
+def run_cli(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code; errors become one sentence on stderr."""
+    where = str(Path.cwd())
+    if where not in sys.path:
+        sys.path.insert(0, where)  # the user's own package.module:Thing
+    try:
+        outcome: Any = app(args=arguments, standalone_mode=False)
+    except DmamlError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
+            sys.stderr.write(f"error: {error.format_message()} See dmaml --help.\n")
+            return 2
+        raise
+    return outcome if isinstance(outcome, int) else 0
+
+
+if __name__ == "__main__":
+    main()

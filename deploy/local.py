@@ -1,0 +1,129 @@
+"""The embedded cluster: server, Ray and actors on this machine, one command."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import RunFailedError
+from dmaml.common.items import RunState
+from dmaml.common.rundir import LOGS
+from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.progress import Watcher
+from dmaml.deploy.server_process import ServerProcess
+from dmaml.worker.connection import Address
+from dmaml.worker.operator import Status
+
+log = logging.getLogger("dmaml.deploy")
+
+MAX_SERVER_RESTARTS: Final = 3
+ORPHAN_S: Final = 60.0
+POLL_S: Final = 0.2
+Show = Callable[[Status], None]
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How the embedded cluster is started.
+
+    Attributes:
+        workers: actors.
+        listen, http: the server's addresses; port 0 takes a free one.
+        data_dir: where data files are looked for first.
+    """
+
+    workers: int = 2
+    listen: str = "127.0.0.1:0"
+    http: str = "127.0.0.1:0"
+    data_dir: Path | None = None
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    options: LocalOptions,
+    announce: Callable[[str], None],
+    show: Show,
+) -> None:
+    """Train a run to its end, or raise; whatever happens, no process of it stays behind.
+
+    A server that is killed by a signal is started again and resumes; an actor that dies is
+    replaced. Both give the same bits as if nothing had happened.
+
+    Args:
+        announce: told the HTTP address once the server serves.
+        show: told the status now and then.
+
+    Raises:
+        DmamlError: what a part ended with.
+        KeyboardInterrupt: after everything was stopped and a checkpoint written.
+    """
+    logs = run_dir / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    with _server(config, run_dir, logs, options) as server, _ray(options.workers, logs):
+        server.wait_until_serving()
+        announce(server.http)
+        address = Address(server.target)
+        watcher = Watcher(address)
+        crew = Crew(options.workers, address, ORPHAN_S, options.data_dir, logs)
+        try:
+            _until_done(server, crew, watcher, show)
+        finally:
+            watcher.stop()
+            crew.stop()
+
+
+@contextmanager
+def _server(
+    config: RunConfig, run_dir: Path, logs: Path, options: LocalOptions
+) -> Iterator[ServerProcess]:
+    server = ServerProcess(config, run_dir, logs / "server.log", options.listen, options.http)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _ray(workers: int, logs: Path) -> Iterator[None]:
+    cluster = Cluster("local", workers, logs)
+    try:
+        yield
+    finally:
+        cluster.close()
+
+
+def _until_done(server: ServerProcess, crew: Crew, watcher: Watcher, show: Show) -> None:
+    restarts = 0
+    while True:
+        is_over = crew.watch(POLL_S)
+        if watcher.latest is not None:
+            show(watcher.latest)
+            _raise_if_failed(watcher.latest)
+        code = server.poll()
+        if code is not None and code < 0:
+            restarts += 1
+            if restarts > MAX_SERVER_RESTARTS:
+                raise RunFailedError(
+                    f"the server was killed {restarts} times (signal {-code}). Is there enough "
+                    "memory? The same command resumes the run."
+                )
+            log.warning("the server was killed by signal %d: it is started again", -code)
+            server.restart()
+        elif code is not None:
+            server.check()
+            return
+        elif is_over:
+            time.sleep(POLL_S)
+
+
+def _raise_if_failed(status: Status) -> None:
+    is_stuck = status.state == RunState.PAUSED and "void" in status.message
+    if status.state == RunState.FAILED or is_stuck:
+        raise RunFailedError(status.message)

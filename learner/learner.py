@@ -1,0 +1,146 @@
+"""A trained meta-model, ready to be evaluated and to adapt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from dmaml.common import checkpoint as checkpoints
+from dmaml.common.checkpoint import Checkpoint
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError, RunDirectoryError
+from dmaml.common.intervals import interval
+from dmaml.common.rundir import read_config
+from dmaml.common.seeds import Kind
+from dmaml.worker.answers import Answerer, params_of
+from dmaml.worker.models.base import Params
+from dmaml.worker.tasks.base import SPLITS, SplitName
+from dmaml.worker.tasks.episodes import require_episode
+from numpy.typing import NDArray
+
+CHUNK = 20  # tasks evaluated at once: bounds the memory
+Which = Literal["latest", "best"]
+
+
+@final
+class Learner:
+    """One pipeline of a run at one version.
+
+    Attributes:
+        config: the run's configuration.
+        params: named tensors, float32.
+        version: TRAIN rounds that they have seen.
+        theta_sha256: digest of the parameters of all pipelines.
+    """
+
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint, data_dir: Path | None) -> None:
+        thetas = checkpoints.thetas_of(checkpoint)
+        self.config = config
+        self.version = int(checkpoint.meta["progress"]["version"])
+        self.tasks_seen = int(checkpoint.meta["progress"]["tasks_seen"])
+        self.theta_sha256 = checkpoints.theta_sha256(thetas)
+        layout = checkpoints.layout_of(checkpoint)
+        self.params: Params = params_of(layout, np.array(thetas[0], dtype="<f4"))
+        self._answerer = Answerer(config, data_dir)
+
+    def evaluate(
+        self,
+        tasks: int = 600,
+        steps: int = 3,
+        split: SplitName = "test",
+        k_query: int | None = None,
+    ) -> dict[str, Any]:
+        """Return mean and 95 % half-width of every metric after 0 .. steps adaptation steps.
+
+        The tasks are fixed by the run's seed: the same number gives the same tasks.
+
+        Args:
+            tasks: how many, >= 1.
+            steps: adaptation steps, >= 0.
+            split: whose classes.
+            k_query: query examples per class; None: `evaluation.k_query`.
+
+        Returns:
+            `tasks`, `steps`, `split`, `k_query`; for classification `accuracy` and `ci95` (lists
+            by step, batch norm over the query set), `loss`, and `inductive` with `accuracy` and
+            `ci95` (batch norm by the support set); for regression `mse` and `ci95`.
+
+        Raises:
+            ConfigError: a number out of range.
+            DataError: too few classes or examples.
+        """
+        _require(tasks, steps, split, k_query)
+        found = self._tables(tasks, steps, split, k_query)
+        metrics = {name: interval(table) for name, table in found.items()}
+        out: dict[str, Any] = {
+            "tasks": tasks,
+            "steps": steps,
+            "split": split,
+            "k_query": k_query or self.config.evaluation.k_query,
+        }
+        main = "accuracy" if "accuracy" in metrics else "mse" if "mse" in metrics else "loss"
+        for name, values in metrics.items():
+            if name.endswith("_inductive"):
+                inductive = out.setdefault("inductive", {})
+                inductive[name.removesuffix("_inductive")] = values["mean"]
+                if name == f"{main}_inductive":
+                    inductive["ci95"] = values["ci95"]
+            else:
+                out[name] = values["mean"]
+        out["ci95"] = metrics[main]["ci95"]
+        return out
+
+    def _tables(
+        self, tasks: int, steps: int, split: SplitName, k_query: int | None
+    ) -> dict[str, NDArray[np.float64]]:
+        task = self.config.task
+        k = k_query or self.config.evaluation.k_query
+        require_episode(self._answerer.source, split, task.n_way, task.k_shot, k)
+        kind = Kind.TEST if split == "test" else Kind.EVALUATE
+        parts: dict[str, list[NDArray[np.float64]]] = {}
+        torch.set_num_threads(self.config.run.threads)
+        for start in range(0, tasks, CHUNK):
+            numbers = range(start, min(start + CHUNK, tasks))
+            batch = self._answerer.evaluation_tasks(kind, split, numbers, k)
+            evaluation = self._answerer.algorithm.evaluate(self.params, batch, steps)
+            for name, table in evaluation.metrics.items():
+                parts.setdefault(name, []).append(table)
+        return {name: np.concatenate(tables) for name, tables in parts.items()}
+
+
+def load(run_dir: str | Path, which: Which = "latest", data_dir: Path | None = None) -> Learner:
+    """Return the trained meta-model of a run directory.
+
+    Args:
+        run_dir: what `dmaml train` printed.
+        which: the latest state, or the one with the best validation.
+        data_dir: where data files are looked for first.
+
+    Raises:
+        RunDirectoryError: no run, or no whole checkpoint.
+    """
+    folder = Path(run_dir)
+    config = read_config(folder)
+    if which == "best":
+        checkpoint: Checkpoint | None = checkpoints.read(folder / checkpoints.BEST)
+    else:
+        checkpoint, _ = checkpoints.load_latest(folder)
+    if checkpoint is None:
+        raise RunDirectoryError(
+            f"run directory {str(folder)!r} has no checkpoint yet. Train first: "
+            f"dmaml train {folder / 'config.yaml'} --run-dir {folder}"
+        )
+    return Learner(config, checkpoint, data_dir)
+
+
+def _require(tasks: int, steps: int, split: str, k_query: int | None) -> None:
+    if tasks < 1:
+        raise ConfigError(f"tasks {tasks}: required at least 1.")
+    if not 0 <= steps <= 1000:
+        raise ConfigError(f"steps {steps}: required 0 to 1000.")
+    if k_query is not None and k_query < 1:
+        raise ConfigError(f"k_query {k_query}: required at least 1.")
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} is unknown. Known: {', '.join(SPLITS)}.")

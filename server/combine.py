@@ -1,0 +1,136 @@
+"""The numbers of a commit: answers in, parameters and a record out. One thread, no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from dmaml.common.config import RunConfig
+from dmaml.common.intervals import interval
+from dmaml.common.items import WorkItem
+from dmaml.common.layout import Flat
+from dmaml.server.aggregation.base import AggregationRule, weighted_sum
+from dmaml.server.core.actions import Head
+from dmaml.server.weights.base import WeightGenerator
+from numpy.typing import NDArray
+
+Tables = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """One pipeline's combined gradient and how it came about.
+
+    Attributes:
+        gradient: float32 `[d]`.
+        losses: query loss by slot, None where the slot is void.
+        weights: weight by slot, 0 where the slot is void.
+        norm: Euclidean norm of the gradient, float64.
+    """
+
+    gradient: Flat
+    losses: list[float | None]
+    weights: list[float]
+    norm: float
+
+
+def combine(
+    config: RunConfig,
+    heads: list[Head],
+    voids: frozenset[WorkItem],
+    gradients: Mapping[WorkItem, Flat],
+    generator: WeightGenerator,
+    rule: AggregationRule,
+) -> Combined:
+    """Combine one pipeline's answers of a TRAIN round.
+
+    Parts become the slot's gradient in part order, slots become the round's in slot order. A slot
+    with a void part is void.
+
+    Args:
+        heads: the pipeline's answers in slot, part order; not all void.
+        gradients: the payloads, float32 `[d]` each.
+    """
+    by_slot: dict[int, list[Head]] = {}
+    for head in heads:
+        by_slot.setdefault(head.item.slot, []).append(head)
+    alive = {
+        slot: parts
+        for slot, parts in by_slot.items()
+        if not any(head.item in voids for head in parts)
+    }
+    slots = list(alive)
+    losses = np.array([_slot_loss(parts) for parts in alive.values()])
+    slot_gradients = [
+        _slot_gradient(parts, gradients, config.algorithm.task_reduction)
+        for parts in alive.values()
+    ]
+    weights = generator.weights(
+        losses, np.array(slots, dtype=np.int64), np.zeros(len(slots), dtype=np.int64)
+    )
+    gradient = rule.combine(slot_gradients, weights)
+    by_slot_loss = dict(zip(slots, losses.tolist(), strict=True))
+    by_slot_weight = dict(zip(slots, weights.tolist(), strict=True))
+    return Combined(
+        gradient,
+        [by_slot_loss.get(slot) for slot in by_slot],
+        [by_slot_weight.get(slot, 0.0) for slot in by_slot],
+        norm_of(gradient),
+    )
+
+
+def norm_of(vector: Flat) -> float:
+    """Return the Euclidean norm in float64; NaN or infinity where a value is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(float(np.sum(np.square(vector, dtype=np.float64))))
+
+
+def train_metrics(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> dict[str, float]:
+    """Return the round's means over tasks: `loss`, and what the algorithm gave."""
+    alive = [head for head in heads if head.item not in voids]
+    count = sum(head.num_tasks for head in alive)
+    total: dict[str, float] = {}
+    for head in alive:
+        for name, value in {"loss": head.loss, **head.metrics}.items():
+            total[name] = total.get(name, 0.0) + value * head.num_tasks
+    return {name: value / count for name, value in total.items()} if count else {}
+
+
+def evaluation_metrics(tables: list[Tables]) -> dict[str, dict[str, list[float]]]:
+    """Return mean and 95 % half-width (1.96 σ/√n) by adaptation step for each metric.
+
+    Args:
+        tables: the items' tables in item order, float64 `[tasks, steps + 1]` each.
+    """
+    names = sorted(tables[0]) if tables else []
+    return {name: interval(np.concatenate([table[name] for table in tables])) for name in names}
+
+
+def item_rows(heads: tuple[Head, ...]) -> list[dict[str, float | int | str]]:
+    """Return who did each item and where its time went, seconds."""
+    return [
+        {
+            "pipeline": head.item.pipeline,
+            "slot": head.item.slot,
+            "part": head.item.part,
+            "worker_id": head.worker_id,
+            **head.timings,
+        }
+        for head in heads
+    ]
+
+
+def _slot_loss(parts: list[Head]) -> float:
+    count = sum(head.num_tasks for head in parts)
+    return sum(head.loss * head.num_tasks for head in parts) / count
+
+
+def _slot_gradient(parts: list[Head], gradients: Mapping[WorkItem, Flat], reduction: str) -> Flat:
+    vectors = [gradients[head.item] for head in parts]
+    if len(vectors) == 1:
+        return vectors[0]
+    count = sum(head.num_tasks for head in parts)
+    shares = [1.0 if reduction == "sum" else head.num_tasks / count for head in parts]
+    return weighted_sum(vectors, shares)

@@ -1,0 +1,119 @@
+"""What the core asks of the world around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dmaml.common.items import ItemKind, Outcome, Token, WorkItem
+from dmaml.server.core.membership import Lease
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an actor says about its answer before, or without, the payload.
+
+    Attributes:
+        loss: mean query loss after adaptation.
+        norm: Euclidean norm of the gradient, float64.
+        metrics: means over the item's tasks.
+        num_elements: values in the payload.
+        num_bytes: bytes of the payload as it travels.
+        schema_hash: of the layout (INIT only).
+    """
+
+    worker_id: str
+    item: WorkItem
+    token: Token
+    base_digest: str = ""
+    loss: float = 0.0
+    norm: float = 0.0
+    num_tasks: int = 0
+    num_elements: int = 0
+    num_bytes: int = 0
+    schema_hash: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and the sentence that goes with it."""
+
+    outcome: Outcome
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Answer a waiting Lease call with a lease."""
+
+    lease: Lease
+    base_digest: str
+    hint: WorkItem | None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Answer a waiting Lease call: nothing yet."""
+
+    worker_id: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """Answer a waiting Lease call: the run is over."""
+
+    worker_id: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Combine a round's answers, in the order given, and come back with `Core.committed`.
+
+    Attributes:
+        heads: every item's answer, in pipeline, slot, part order.
+        voids: the items among them that count nothing.
+    """
+
+    round: int
+    kind: ItemKind
+    index: int
+    base_version: int
+    heads: tuple[Head, ...]
+    voids: frozenset[WorkItem]
+    opened_at: float
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write a checkpoint of the state after `round` and come back with `Core.saved`.
+
+    Attributes:
+        must: the run waits for it; otherwise it may be skipped in favour of a later one.
+    """
+
+    round: int
+    must: bool
+
+
+@dataclass(frozen=True)
+class Note:
+    """Write a line of the log and count it.
+
+    Attributes:
+        event: a word of a closed set (`joined`, `left`, `lost`, `lease_expired`, `refused`, ...).
+        is_warning: whether a person should look.
+        worker_id: whom it is about, or "".
+    """
+
+    event: str
+    message: str
+    is_warning: bool = False
+    worker_id: str = ""
+    outcome: Outcome | None = None
+
+
+Action = Grant | Wait | Done | Commit | Save | Note

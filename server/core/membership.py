@@ -1,0 +1,165 @@
+"""Who is alive, and who may answer what: sessions, leases and fencing tokens. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dmaml.common.errors import CapacityError, SessionLostError
+from dmaml.common.items import Outcome, Token, WorkItem
+
+MAX_LEASES = 4  # of one session: the item in hand, the one being pushed, and two lost replies
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What an actor says of itself when it joins.
+
+    Attributes:
+        incarnation: unique for the life of one actor; repeating it repeats the answer.
+        identity: hash of the semantic configuration keys.
+        host: where it runs, for people.
+        fingerprint: what its numerics depend on, name -> value.
+        data_digest: SHA-256 of the data that tasks are drawn from.
+        held: items it has computed and not seen durable.
+    """
+
+    incarnation: str
+    identity: str
+    host: str = ""
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    data_digest: str = ""
+    held: tuple[WorkItem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An actor's right to do one work item until `ends_at` (seconds of the core's clock)."""
+
+    item: WorkItem
+    token: Token
+    worker_id: str
+    request_id: str
+    ends_at: float
+
+
+@dataclass
+class Session:
+    """Liveness of one actor."""
+
+    worker_id: str
+    hello: Hello
+    heard_at: float
+    held: frozenset[WorkItem]
+    leases: dict[int, Lease] = field(default_factory=dict)
+    granted: Lease | None = None
+    hint: WorkItem | None = None
+    last: tuple[WorkItem, Outcome] | None = None
+    contributions: int = 0
+
+
+class Membership:
+    """The sessions of one epoch and the leases that they hold."""
+
+    def __init__(self, epoch: int, session_s: float, max_workers: int) -> None:
+        self.epoch = epoch
+        self._session_s = session_s
+        self._max_workers = max_workers
+        self._sessions: dict[str, Session] = {}
+        self._by_incarnation: dict[str, str] = {}
+        self._num_joined = 0
+        self._num_leases = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def join(self, now: float, hello: Hello) -> tuple[Session, bool]:
+        """Open a session, or return the one of the same incarnation; the flag says if it is new.
+
+        Raises:
+            CapacityError: `server.max_workers` sessions are open.
+        """
+        known = self._by_incarnation.get(hello.incarnation)
+        if known is not None:
+            session = self._sessions[known]
+            session.heard_at = now
+            session.held = frozenset(hello.held)
+            return session, False
+        if len(self._sessions) >= self._max_workers:
+            raise CapacityError(
+                f"join refused: {len(self._sessions)} actors are here, server.max_workers is "
+                f"{self._max_workers}. Raise it, or start fewer actors."
+            )
+        self._num_joined += 1
+        worker_id = f"{self.epoch}-{self._num_joined}"
+        session = Session(worker_id, hello, now, frozenset(hello.held))
+        self._sessions[worker_id] = session
+        self._by_incarnation[hello.incarnation] = worker_id
+        return session, True
+
+    def find(self, worker_id: str, epoch: int) -> Session | None:
+        """Return the live session, or None."""
+        return self._sessions.get(worker_id) if epoch == self.epoch else None
+
+    def heard(self, now: float, worker_id: str, epoch: int) -> Session:
+        """Note that an actor spoke and return its session.
+
+        Raises:
+            SessionLostError: the server restarted, or the session ended.
+        """
+        if epoch != self.epoch:
+            raise SessionLostError(
+                f"worker {worker_id!r} speaks of epoch {epoch}, the server is at {self.epoch}: "
+                "it restarted. Join again."
+            )
+        session = self._sessions.get(worker_id)
+        if session is None:
+            raise SessionLostError(
+                f"worker {worker_id!r} is unknown: nothing was heard of it for "
+                f"{self._session_s:g} s, or it left. Join again."
+            )
+        session.heard_at = now
+        return session
+
+    def lease(
+        self, now: float, session: Session, item: WorkItem, request_id: str, valid_s: float
+    ) -> Lease:
+        """Grant a lease with a fresh fencing token.
+
+        Raises:
+            CapacityError: the session holds `MAX_LEASES` already.
+        """
+        if len(session.leases) >= MAX_LEASES:
+            raise CapacityError(
+                f"lease refused: worker {session.worker_id!r} holds {MAX_LEASES} unanswered "
+                "leases. Answer them or leave."
+            )
+        self._num_leases += 1
+        token = Token(self.epoch, self._num_leases)
+        lease = Lease(item, token, session.worker_id, request_id, now + valid_s)
+        session.leases[token.counter] = lease
+        session.granted = lease
+        return lease
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a lease."""
+        session = self._sessions.get(lease.worker_id)
+        if session is not None:
+            session.leases.pop(lease.token.counter, None)
+
+    def end(self, session: Session) -> list[Lease]:
+        """End a session and return the leases that it held."""
+        self._sessions.pop(session.worker_id, None)
+        self._by_incarnation.pop(session.hello.incarnation, None)
+        return list(session.leases.values())
+
+    def silent(self, now: float) -> list[Session]:
+        """Return the sessions that have not been heard for `session_s`."""
+        return [s for s in self if now - s.heard_at > self._session_s]
+
+    def expired(self, now: float) -> list[Lease]:
+        """Return the leases whose time is over."""
+        return [lease for s in self for lease in s.leases.values() if now > lease.ends_at]

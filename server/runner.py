@@ -1,0 +1,500 @@
+"""The run in production: the core, the parameters and the order in which things happen.
+
+One event loop is the only writer. Numbers are computed on one thread, files written on another;
+both come back to the loop as events of the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from dmaml.common.checkpoint import Checkpoint
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import RunFailedError, SnapshotGoneError
+from dmaml.common.items import TAKEN, ItemKind, Outcome, WorkItem
+from dmaml.common.layout import Flat, Layout
+from dmaml.server import aggregation, clustering, weights
+from dmaml.server.clustering.base import Gamma
+from dmaml.server.combine import (
+    Combined,
+    Tables,
+    combine,
+    evaluation_metrics,
+    item_rows,
+    norm_of,
+    train_metrics,
+)
+from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait
+from dmaml.server.core.membership import Hello, Session
+from dmaml.server.core.rounds import Core
+from dmaml.server.metrics import Metrics
+from dmaml.server.parameters import Parameters, Snapshot
+from dmaml.server.shelf import Shelf
+from dmaml.server.state import capture_meta, memory_of
+from dmaml.server.storage import Storage
+
+log = logging.getLogger("dmaml.server")
+
+TICK_S: Final = 0.1
+AUTO_CHECKPOINT_SHARE: Final = 0.05
+Answered = Grant | Wait | Done
+
+
+class Runner:
+    """Drives one `Core` with real time, real numbers and real files."""
+
+    def __init__(self, storage: Storage, metrics: Metrics) -> None:
+        self.config: RunConfig = storage.config
+        self.metrics = metrics
+        self.folder = storage.folder
+        self._storage = storage
+        self._generator = weights.build(self.config.weights)
+        self._rule = aggregation.build(self.config.aggregation)
+        self._strategy = clustering.build(self.config.clustering)
+        self._clustering_state = self._strategy.initial()
+        self.parameters = Parameters(self.config.outer)
+        self._shelf = Shelf(self.config, storage.folder)
+        latest = storage.latest
+        memory = None
+        if latest is not None:
+            memory = memory_of(latest.meta)
+            self.parameters.load(latest)
+            self._generator.load(latest.meta["weights"])
+            self._clustering_state = latest.meta["clustering"]
+            self._shelf.open(self.parameters.layout.size)
+        self.core = Core(
+            self.config,
+            storage.epoch,
+            memory,
+            self._strategy.route(self._clustering_state).pipelines,
+            lambda: self._strategy.plan(self._clustering_state),
+        )
+        self.last_round: dict[str, Any] = {}
+        self.last_evaluation: dict[str, Any] = latest.meta["evaluation"] if latest else {}
+        self._best: float | None = latest.meta["best"] if latest else None
+        self._is_best_due = False
+        self._records: list[dict[str, Any]] = []
+        self._tables: dict[WorkItem, Tables] = {}
+        self._layouts: dict[WorkItem, Layout] = {}
+        self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
+        self._numeric = ThreadPoolExecutor(1, "numeric")
+        self._disk = ThreadPoolExecutor(1, "disk")
+        self._saving: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_save = (time.monotonic(), 0.0)  # when it began, how long it took
+        self._saved_round = self.core.progress.round
+        self._speed: deque[tuple[float, int]] = deque(maxlen=64)
+        self._changed = asyncio.Event()
+        self.started_at = time.monotonic()
+        for message in storage.damaged:
+            log.warning(message)
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the first round and start the clock."""
+        self.metrics.epoch.set(self.core.epoch)
+        self.metrics.rounds_target.set(self.config.run.rounds)
+        self._speed.append((time.monotonic(), self.core.progress.tasks_seen))
+        self.core.start(time.monotonic())
+        self._dispatch()
+        self._spawn(self._clock())
+
+    async def close(self) -> None:
+        """Write the last committed state, release everything."""
+        for task in list(self._tasks):
+            if task is not self._saving:
+                task.cancel()
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+        progress = self.core.progress
+        if progress.round > self.core.durable_round and self.parameters.is_ready:
+            await self._save(self._captured())
+        self._numeric.shutdown()
+        self._disk.shutdown()
+        self._storage.close()
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until something is committed or the state changes, at most `timeout_s`."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+
+    # -- events from outside -----------------------------------------------------------------
+
+    def join(self, hello: Hello) -> Session:
+        """See `Core.join`."""
+        session: Session = self._event(lambda now: self.core.join(now, hello))
+        return session
+
+    def renew(self, worker_id: str, epoch: int) -> None:
+        """See `Core.renew`."""
+        self._event(lambda now: self.core.renew(now, worker_id, epoch))
+
+    def leave(self, worker_id: str, epoch: int, reason: str) -> None:
+        """See `Core.leave`."""
+        self._event(lambda now: self.core.leave(now, worker_id, epoch, reason))
+
+    def pause(self, reason: str) -> None:
+        """See `Core.pause`."""
+        self._event(lambda now: self.core.pause(now, reason))
+
+    def resume(self) -> None:
+        """See `Core.resume`."""
+        self._event(self.core.resume)
+
+    def drain(self, reason: str) -> None:
+        """See `Core.drain`."""
+        self._event(lambda now: self.core.drain(now, reason))
+
+    async def lease(
+        self, worker_id: str, epoch: int, request_id: str, wait_s: float, held: tuple[WorkItem, ...]
+    ) -> Answered:
+        """Wait for an item, at most `wait_s`; see `Core.ask`."""
+        key = (worker_id, request_id)
+        before = self._calls.pop(key, None)
+        if before is not None:
+            before.cancel()
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._calls[key] = future
+        try:
+            self._event(lambda now: self.core.ask(now, worker_id, epoch, request_id, wait_s, held))
+            return await future
+        finally:
+            if self._calls.get(key) is future:
+                del self._calls[key]
+                self.core.withdraw(worker_id, request_id)
+
+    def judge(self, head: Head) -> Verdict | None:
+        """Return what the header alone decides; a refusal is counted."""
+        verdict = self.core.judge(head)
+        if verdict is not None:
+            verdict = self._event(lambda now: self.core.deliver(now, head))
+            self.metrics.contributions.labels(verdict.outcome.name.lower()).inc()
+        return verdict
+
+    async def deliver(
+        self,
+        head: Head,
+        decode: Callable[[], Flat | None],
+        tables: Tables,
+        layout: Layout | None,
+    ) -> Verdict:
+        """Take an answer whose payload has arrived.
+
+        Args:
+            decode: gives the payload as float32 `[num_elements]`, or None where it is damaged;
+                runs on the numeric thread.
+            tables: figures of an EVALUATE item.
+            layout: of an INIT item.
+        """
+        loop = asyncio.get_running_loop()
+        flat, norm = await loop.run_in_executor(self._numeric, _checked, decode)
+        if flat is None:
+            verdict = Verdict(Outcome.CHECKSUM, "push refused: its checksum is wrong. Push again.")
+            log.warning("%s %s", head.item, verdict.message)
+        else:
+            head = replace(head, norm=norm)
+            fresh = self.core.judge(head) is None
+            if fresh:
+                self._keep(head.item, flat, tables, layout)
+            is_finite = bool(np.isfinite(norm))
+            verdict = self._event(lambda now: self.core.deliver(now, head, is_finite))
+            if fresh and verdict.outcome in TAKEN:
+                self.metrics.received.inc(head.num_bytes)
+                self.metrics.item_phases(dict(head.timings))
+        self.metrics.contributions.labels(verdict.outcome.name.lower()).inc()
+        return verdict
+
+    def snapshot(self, pipeline: int, version: int) -> Snapshot:
+        """Return the published parameters of a version.
+
+        Raises:
+            SnapshotGoneError: another version is published now.
+        """
+        found = self.parameters.snapshots.get(pipeline)
+        if found is None or found.version != version:
+            have = "nothing" if found is None else f"version {found.version}"
+            raise SnapshotGoneError(
+                f"pull refused: version {version} of pipeline {pipeline} asked for, {have} is "
+                "published. Ask for a new lease."
+            )
+        return found
+
+    async def checkpoint(self) -> None:
+        """Write the last committed state and return when it is durable."""
+        while self._saving is not None:
+            await asyncio.wait([self._saving])
+        if self.core.durable_round < self.core.progress.round:
+            self._saving = self._spawn(self._save(self._captured()))
+            await asyncio.wait([self._saving])
+        if self.core.durable_round < self.core.progress.round and self.core.message:
+            raise RunFailedError(self.core.message)
+
+    @property
+    def gamma(self) -> Gamma:
+        """γ now."""
+        return self._strategy.route(self._clustering_state)
+
+    def tasks_per_s(self) -> float:
+        """Return tasks trained on per second over the last rounds."""
+        if len(self._speed) < 2:
+            return 0.0
+        (t0, n0), (t1, n1) = self._speed[0], self._speed[-1]
+        return (n1 - n0) / max(t1 - t0, 1e-9)
+
+    # -- the core's wishes -------------------------------------------------------------------
+
+    def _event(self, event: Callable[[float], Any]) -> Any:
+        try:
+            return event(time.monotonic())
+        finally:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        actions = self.core.take_actions()
+        for action in actions:
+            match action:
+                case Grant():
+                    self._answer((action.lease.worker_id, action.lease.request_id), action)
+                case Wait() | Done():
+                    self._answer((action.worker_id, action.request_id), action)
+                case Commit():
+                    self._spawn(self._commit(action))
+                case Save():
+                    self._save_if_due(action)
+                case Note():
+                    self._note(action)
+        self.metrics.workers.set(len(self.core.members))
+        if actions:
+            self.metrics.enter(self.core.state)
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def _answer(self, key: tuple[str, str], answer: Answered) -> None:
+        future = self._calls.pop(key, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _note(self, note: Note) -> None:
+        log.log(logging.WARNING if note.is_warning else logging.INFO, note.message)
+        self.metrics.events.labels(note.event).inc()
+        row = (time.time(), note.worker_id, note.event, note.message)
+        self._disk.submit(self._storage.events, [row])
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            log.error("the run failed", exc_info=error)
+            self._event(lambda now: self.core.fail(now, f"{type(error).__name__}: {error}"))
+
+    async def _clock(self) -> None:
+        due = time.monotonic()
+        while True:
+            due += TICK_S
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self.metrics.lag.set(max(0.0, time.monotonic() - due))
+            due = max(due, time.monotonic() - TICK_S)
+            self._event(self.core.tick)
+
+    # -- commits -----------------------------------------------------------------------------
+
+    def _keep(self, item: WorkItem, flat: Flat, tables: Tables, layout: Layout | None) -> None:
+        if item.kind is ItemKind.TRAIN:
+            self._shelf.put(item, flat)
+        elif item.kind is ItemKind.INIT and layout is not None:
+            self._layouts[item] = layout
+            self._shelf.keep(item, flat)
+        else:
+            self._tables[item] = tables
+
+    async def _commit(self, commit: Commit) -> None:
+        if self._saving is not None and self.config.server.checkpoint_every != "auto":
+            await asyncio.wait([self._saving])
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        compute = {
+            ItemKind.INIT: self._compute_init,
+            ItemKind.TRAIN: self._compute_train,
+            ItemKind.EVALUATE: self._compute_evaluation,
+        }[commit.kind]
+        row, num_tasks = await loop.run_in_executor(self._numeric, compute, commit)
+        now = time.monotonic()
+        self._shelf.clear()
+        self._tables.clear()
+        kind = commit.kind.name.lower()
+        self.metrics.rounds.labels(kind).inc()
+        self.metrics.round_seconds.labels(kind).observe(now - commit.opened_at)
+        self.metrics.commit_seconds.observe(now - started)
+        size = self.parameters.layout.size if commit.kind is ItemKind.INIT else None
+        digests = {p: s.digest for p, s in self.parameters.snapshots.items()}
+        after = self.core.progress.after(commit.kind, num_tasks)
+        if row is not None:
+            row |= {
+                "round": commit.round,
+                "version": after.version,
+                "duration_s": now - commit.opened_at,
+                "at": time.time(),
+            }
+            if commit.kind is ItemKind.TRAIN:
+                row |= {"tasks_seen": after.tasks_seen, "timings": {"commit_s": now - started}}
+            self._records.append(row)
+            self._show(commit.kind, row, num_tasks)
+        self.core.committed(now, commit.round, digests, num_tasks, size)
+        self._speed.append((now, self.core.progress.tasks_seen))
+        self.metrics.version.set(self.core.progress.version)
+        self.metrics.tasks_per_s.set(self.tasks_per_s())
+        self._dispatch()
+
+    def _compute_init(self, commit: Commit) -> tuple[dict[str, Any] | None, int]:
+        layout = self._layouts[commit.heads[0].item]
+        flats = {head.item.pipeline: self._shelf.get(head.item) for head in commit.heads}
+        self._shelf.open(layout.size)
+        self.parameters.start(layout, flats)
+        self._layouts.clear()
+        return None, 0
+
+    def _compute_train(self, commit: Commit) -> tuple[dict[str, Any], int]:
+        by_pipeline: dict[int, list[Head]] = {}
+        for head in commit.heads:
+            by_pipeline.setdefault(head.item.pipeline, []).append(head)
+        done: dict[int, Combined] = {}
+        for pipeline, heads in by_pipeline.items():
+            gradients = {head.item: self._shelf.get(head.item) for head in heads}
+            done[pipeline] = combine(
+                self.config, heads, commit.voids, gradients, self._generator, self._rule
+            )
+            self.parameters.step(pipeline, done[pipeline].gradient)
+        self.parameters.publish(commit.base_version + 1)
+        metrics = train_metrics(commit.heads, commit.voids)
+        loss = metrics.pop("loss")
+        row = {
+            "table": "rounds",
+            "loss": loss,
+            "metrics": metrics,
+            "weights": {str(p): one.weights for p, one in done.items()},
+            "losses": {str(p): one.losses for p, one in done.items()},
+            "norm": float(np.sqrt(sum(one.norm**2 for one in done.values()))),
+            "voids": len(commit.voids),
+            "items": item_rows(commit.heads),
+        }
+        for pipeline, one in done.items():
+            self.metrics.norm.labels(str(pipeline)).set(one.norm)
+        alive = (head.num_tasks for head in commit.heads if head.item not in commit.voids)
+        return row, sum(alive) * self.config.algorithm.local_steps
+
+    def _compute_evaluation(self, commit: Commit) -> tuple[dict[str, Any], int]:
+        metrics = evaluation_metrics([self._tables[head.item] for head in commit.heads])
+        row = {
+            "table": "evaluations",
+            "split": self.config.evaluation.split,
+            "num_tasks": sum(head.num_tasks for head in commit.heads),
+            "metrics": metrics,
+        }
+        return row, 0
+
+    def _show(self, kind: ItemKind, row: dict[str, Any], num_tasks: int) -> None:
+        if kind is ItemKind.TRAIN:
+            self.last_round = row
+            self.metrics.tasks.inc(num_tasks)
+            self.metrics.loss.set(row["loss"])
+            for label, name in (("before", "accuracy_before"), ("after", "accuracy")):
+                if name in row["metrics"]:
+                    self.metrics.accuracy.labels(label).set(row["metrics"][name])
+            return
+        self.last_evaluation = {k: row[k] for k in ("version", "split", "num_tasks", "metrics")}
+        for name, values in row["metrics"].items():
+            self.metrics.validation.labels(name).set(values["mean"][-1])
+        score = _score(row["metrics"])
+        if score is not None and (self._best is None or score > self._best):
+            self._best, self._is_best_due = score, True
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def _save_if_due(self, save: Save) -> None:
+        began, took = self._last_save
+        every = self.config.server.checkpoint_every
+        if every == "auto":
+            is_free = self._saving is None
+            is_due = is_free and took <= AUTO_CHECKPOINT_SHARE * (time.monotonic() - began)
+        else:
+            is_due = save.round - self._saved_round >= every
+        if is_due or save.must or self._is_best_due:
+            self._saving = self._spawn(self._save(self._captured(), self._saving))
+
+    def _captured(self) -> asyncio.Future[tuple[Checkpoint, bool]]:
+        """Capture the state now: before the numeric thread begins the next commit."""
+        records, self._records = self._records, []
+        is_best, self._is_best_due = self._is_best_due, False
+        number = self.core.progress.round
+        self._saved_round = number
+        meta = capture_meta(self.core, self.config) | {
+            "records": records,
+            "weights": self._generator.state(),
+            "clustering": self._clustering_state,
+            "evaluation": self.last_evaluation,
+            "best": self._best,
+        }
+
+        def capture() -> tuple[Checkpoint, bool]:
+            meta["layout"] = self.parameters.layout_json()
+            return Checkpoint(number, self.parameters.tensors(), meta), is_best
+
+        return asyncio.get_running_loop().run_in_executor(self._numeric, capture)
+
+    async def _save(
+        self,
+        captured: asyncio.Future[tuple[Checkpoint, bool]],
+        before: asyncio.Task[None] | None = None,
+    ) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        checkpoint, is_best = await captured
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            size = await loop.run_in_executor(self._disk, self._storage.save, checkpoint, is_best)
+        except OSError as error:
+            message = (
+                f"checkpoint of round {checkpoint.round} cannot be written: {error.strerror}. "
+                "Make room and start the server again: it goes on from the last checkpoint."
+            )
+            self._event(lambda now: self.core.fail(now, message))
+            return
+        finally:
+            if self._saving is asyncio.current_task():
+                self._saving = None
+        took = time.monotonic() - began
+        self._last_save = (began, took)
+        self.metrics.checkpoint_seconds.observe(took)
+        self.metrics.checkpoint_bytes.set(size)
+        self._event(lambda now: self.core.saved(now, checkpoint.round))
+        self.metrics.durable.set(self.core.durable_round)
+
+
+def _checked(decode: Callable[[], Flat | None]) -> tuple[Flat | None, float]:
+    flat = decode()
+    return flat, norm_of(flat) if flat is not None else 0.0
+
+
+def _score(metrics: dict[str, Any]) -> float | None:
+    """Return what validation maximises: accuracy, else the negative of a loss."""
+    for name, sign in (("accuracy", 1.0), ("mse", -1.0), ("loss", -1.0)):
+        if name in metrics:
+            return float(sign * metrics[name]["mean"][-1])
+    return None

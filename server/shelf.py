@@ -1,0 +1,82 @@
+"""Where the gradients of a round wait for its commit: in memory, or in a mapped file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError
+from dmaml.common.items import WorkItem
+from dmaml.common.layout import Flat
+
+
+class Shelf:
+    """One place per (pipeline, slot, part); its bytes are reserved before a lease is granted.
+
+    Args:
+        config: topology and `server.max_inflight_bytes`, `server.spool`.
+        folder: where the mapped file goes; it has no name and vanishes with the process.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        self._map: np.memmap[tuple[int, int], np.dtype[np.float32]] | None = None
+        self._flats: dict[WorkItem, Flat] = {}
+
+    @staticmethod
+    def check(config: RunConfig, num_elements: int) -> int:
+        """Return the bytes that one round's gradients need.
+
+        Raises:
+            ConfigError: they exceed `server.max_inflight_bytes` and `server.spool` is off.
+        """
+        needed = num_rows(config) * num_elements * 4
+        limit = config.server.max_inflight_bytes
+        if needed > limit and not config.server.spool:
+            raise ConfigError(
+                f"one round needs {needed} bytes for its gradients, server.max_inflight_bytes is "
+                f"{limit}. Raise it, set server.spool, or lower topology.slots or parts."
+            )
+        return needed
+
+    def open(self, num_elements: int) -> None:
+        """Reserve the places for a model of `num_elements` float32 values; see `check`."""
+        needed = self.check(self._config, num_elements)
+        if needed <= self._config.server.max_inflight_bytes:
+            return
+        rows = num_rows(self._config)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            file.truncate(needed)
+            self._map = np.memmap(file, dtype="<f4", mode="r+", shape=(rows, num_elements))
+
+    def put(self, item: WorkItem, flat: Flat) -> None:
+        """Keep a gradient, float32 `[d]`."""
+        if self._map is None:
+            self._flats[item] = flat
+        else:
+            self._map[self._row(item)] = flat
+            self._flats[item] = self._map[self._row(item)]
+
+    def keep(self, item: WorkItem, flat: Flat) -> None:
+        """Keep initial parameters, always in memory."""
+        self._flats[item] = flat
+
+    def get(self, item: WorkItem) -> Flat:
+        """Return what was kept for an item."""
+        return self._flats[item]
+
+    def clear(self) -> None:
+        """Forget a round."""
+        self._flats.clear()
+
+    def _row(self, item: WorkItem) -> int:
+        topology = self._config.topology
+        return (item.pipeline * topology.slots + item.slot) * topology.parts + item.part
+
+
+def num_rows(config: RunConfig) -> int:
+    """Return the most gradients that one round brings."""
+    return config.topology.slots * config.topology.parts * config.clustering.pipelines

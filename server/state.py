@@ -1,0 +1,35 @@
+"""The core's memory <-> JSON values of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dmaml.common.config import RunConfig
+from dmaml.server.core.rounds import Core, Memory
+from dmaml.server.core.sequence import Progress
+
+
+def capture_meta(core: Core, config: RunConfig) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the core, as JSON values."""
+    memory = core.memory
+    return {
+        "identity": core.identity,
+        "config": config.model_dump(mode="json"),
+        "progress": asdict(memory.progress),
+        "num_elements": memory.num_elements,
+        "base_digests": {str(p): digest for p, digest in memory.base_digests.items()},
+        "fingerprint": dict(memory.fingerprint),
+        "data_digest": memory.data_digest,
+    }
+
+
+def memory_of(meta: dict[str, Any]) -> Memory:
+    """Return the core's memory that a checkpoint kept."""
+    return Memory(
+        Progress(**meta["progress"]),
+        int(meta["num_elements"]),
+        {int(p): digest for p, digest in meta["base_digests"].items()},
+        dict(meta["fingerprint"]),
+        str(meta["data_digest"]),
+    )

@@ -1,0 +1,37 @@
+"""The contract of weight generators."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+class WeightGenerator(Protocol):
+    """Maps the contributions' losses (and history) to their weights in the sum.
+
+    The state is explicit: `state` gives JSON values that `load` takes back.
+    """
+
+    def weights(
+        self, losses: Float64, slots: NDArray[np.int64], staleness: NDArray[np.int64]
+    ) -> Float64:
+        """Return non-negative weights that sum to 1, float64 `[n]`.
+
+        Args:
+            losses: mean query loss of each contribution that is not void, `[n]`, n >= 1.
+            slots: the slot each came from, `[n]`.
+            staleness: rounds since the parameters it was computed from, `[n]`, >= 0.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        ...

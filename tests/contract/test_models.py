@@ -1,0 +1,102 @@
+"""The laws of every model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from dmaml.common.config import from_mapping
+from dmaml.common.seeds import Kind, stream
+from dmaml.worker import models
+from dmaml.worker.models.base import Model
+
+torch.set_num_threads(1)
+SHAPE = (1, 8, 8)
+
+
+class OwnModule(nn.Sequential):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int) -> None:
+        flat = int(np.prod(input_shape))
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(flat, 6),
+            nn.BatchNorm1d(6),
+            nn.Tanh(),
+            nn.Linear(6, num_outputs),
+        )
+
+
+CASES = {name: {"name": name, "width": 4} for name in models.MODELS}
+CASES["mlp with batch norm"] = {"name": "mlp", "batch_norm": True}
+CASES["a user's"] = {"name": "tests.contract.test_models:OwnModule"}
+
+
+@pytest.fixture(params=CASES)
+def model(request: pytest.FixtureRequest) -> Model:
+    return models.build(from_mapping({"model": CASES[request.param]}), SHAPE, 3)
+
+
+def pictures(*counts: int) -> Tensor:
+    values = np.random.default_rng(0).normal(size=(*counts, *SHAPE))
+    return torch.from_numpy(values).float()
+
+
+def test_initial_parameters_are_float32_and_a_function_of_the_stream(model: Model) -> None:
+    once, again, other = (model.init(stream(seed, Kind.INIT)) for seed in (1, 1, 2))
+
+    assert all(value.dtype == torch.float32 for value in once.values())
+    assert not any(value.requires_grad for value in once.values())
+    assert list(once) == list(again)
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(once[name], other[name]) for name in once)
+
+
+def test_outputs_are_a_pure_function_that_leaves_its_arguments_alone(model: Model) -> None:
+    params, x = model.init(stream(1, Kind.INIT)), pictures(5)
+    before = {name: value.clone() for name, value in params.items()}
+
+    once, _ = model.forward(params, x)
+    model.forward(params, pictures(3))
+    again, _ = model.forward(params, x)
+
+    assert once.shape == (5, 3)
+    assert torch.equal(once, again)
+    assert all(torch.equal(params[name], before[name]) for name in params)
+
+
+def test_a_models_own_statistics_imposed_on_it_change_nothing(model: Model) -> None:
+    params, x = model.init(stream(1, Kind.INIT)), pictures(5)
+    expected, statistics = model.forward(params, x)
+
+    outputs, used = model.forward(params, x, statistics)
+
+    torch.testing.assert_close(outputs, expected)
+    assert len(used) == len(statistics)
+
+
+def test_tasks_mapped_together_give_what_each_gives_alone(model: Model) -> None:
+    starts = [model.init(stream(seed, Kind.INIT)) for seed in (1, 2)]
+    params = {name: torch.stack([start[name] for start in starts]) for name in starts[0]}
+    x = pictures(2, 5)
+
+    together, statistics = vmap(model.forward)(params, x)
+
+    for task, start in enumerate(starts):
+        outputs, own = model.forward(start, x[task])
+        torch.testing.assert_close(together[task], outputs)
+        torch.testing.assert_close([(m[task], v[task]) for m, v in statistics], own)
+
+
+def test_outputs_can_be_differentiated_twice_by_every_parameter(model: Model) -> None:
+    params = {n: v.requires_grad_() for n, v in model.init(stream(1, Kind.INIT)).items()}
+    values = list(params.values())
+    outputs, _ = model.forward(params, pictures(5))
+
+    first = torch.autograd.grad(outputs.square().sum(), values, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), values)
+
+    assert all(bool(torch.isfinite(g).all()) for g in second)
+    assert any(bool(g.any()) for g in second)

@@ -1,0 +1,97 @@
+"""The contract of meta-learning algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from dmaml.common.seeds import Stream
+from dmaml.worker.models.base import Params
+from dmaml.worker.tasks.base import TaskBatch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Draw = Callable[[], TaskBatch]
+Steps = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an algorithm may know beside its batch.
+
+    Attributes:
+        version: TRAIN commits so far.
+        rounds: TRAIN commits of the whole run.
+        stream: randomness of its own for this item.
+    """
+
+    version: int
+    rounds: int
+    stream: Stream
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """The answer to a TRAIN item.
+
+    Attributes:
+        gradient: ∂(mean or sum over its tasks of the query loss)/∂θ (or a pseudo-gradient),
+            float32, the parameters' names and shapes.
+        loss: mean query loss after adaptation.
+        metrics: means over the item's tasks, by name; every method gives `loss_before`,
+            classification `accuracy_before` and `accuracy` as well. `accuracy` is that of the query
+            set after adaptation; figures before it are of examples not yet learned from, and may
+            be the support set's where those cost no extra pass.
+        num_tasks: tasks it was computed from.
+    """
+
+    gradient: Params
+    loss: float
+    metrics: dict[str, float]
+    num_tasks: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of single tasks, float64 `[tasks, steps + 1]` each, after 0 .. steps steps.
+
+    Attributes:
+        metrics: by name. Classification: `loss`, `accuracy` (transductive: batch norm over the
+            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`.
+    """
+
+    metrics: dict[str, Steps]
+
+
+class Algorithm(Protocol):
+    """A way to meta-learn. Pure: no state between items."""
+
+    def init(self, stream: Stream) -> Params:
+        """Return the meta-parameters to start from, float32; a pure function of the stream."""
+        ...
+
+    def contribution(self, params: Params, draw: Draw, context: Context) -> Contribution:
+        """Return the item's answer; each call of `draw` gives the next fresh batch."""
+        ...
+
+    def evaluate(self, params: Params, batch: TaskBatch, steps: int) -> Evaluation:
+        """Return every task's figures after 0 .. steps adaptation steps."""
+        ...
+
+    def predict(
+        self, params: Params, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int
+    ) -> Tensor:
+        """Return the adapted model's outputs for one task's queries, `[N, outputs]`.
+
+        Inductive: what is predicted for one query does not depend on the others.
+
+        Args:
+            params: the meta-parameters.
+            support_x: `[n_way * k_shot, *input_shape]`.
+            support_y: labels int64 `[n_way * k_shot]`, or targets `[k_shot, outputs]`.
+            query_x: `[N, *input_shape]`.
+            steps: adaptation steps.
+        """
+        ...

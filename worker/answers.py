@@ -1,0 +1,152 @@
+"""The answer to a work item: a pure function of the configuration, the parameters and the item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ProtocolError
+from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks, train_tasks
+from dmaml.common.layout import Flat, Layout
+from dmaml.common.seeds import Kind, stream
+from dmaml.worker import algorithms, tasks
+from dmaml.worker.algorithms.base import Algorithm, Context
+from dmaml.worker.models.base import Params
+from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource
+from dmaml.worker.tasks.episodes import require_episode
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is pushed.
+
+    Attributes:
+        flat: gradient (TRAIN) or parameters (INIT), float32 `[d]`; empty for EVALUATE.
+        layout: of INIT.
+        tables: of EVALUATE, float64 `[tasks, steps + 1]` by metric.
+    """
+
+    flat: Flat
+    loss: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    num_tasks: int = 0
+    layout: Layout | None = None
+    tables: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+_EMPTY: Flat = np.empty(0, dtype="<f4")
+
+
+@final
+class Answerer:
+    """A task source and an algorithm, ready to answer any item of one run."""
+
+    def __init__(self, config: RunConfig, data_dir: Path | None = None) -> None:
+        self._config = config
+        self.source: TaskSource = tasks.build(config, data_dir)
+        require_tasks(config, self.source)
+        num_outputs = self.source.num_outputs(config.task.n_way)
+        self.algorithm: Algorithm = algorithms.build(
+            config, self.source.kind, self.source.input_shape, num_outputs
+        )
+
+    def draw(self, item: WorkItem) -> list[TaskBatch]:
+        """Return the item's batches: one per local step of TRAIN, one of EVALUATE, none of INIT."""
+        config = self._config
+        if item.kind is ItemKind.TRAIN:
+            steps = config.algorithm.local_steps
+            numbers = train_tasks(config, item)
+            return [self._train(item, item.index * steps + e, numbers) for e in range(steps)]
+        if item.kind is ItemKind.EVALUATE:
+            split = config.evaluation.split
+            return [self.evaluation_tasks(Kind.EVALUATE, split, evaluate_tasks(config, item))]
+        return []
+
+    def answer(
+        self, item: WorkItem, theta: Flat, layout: Layout | None, batches: list[TaskBatch]
+    ) -> Answer:
+        """Return the answer.
+
+        Args:
+            theta: the parameters of the item's base version, float32 `[d]` (not of INIT).
+            layout: their layout.
+            batches: what `draw` gave.
+        """
+        if item.kind is ItemKind.INIT:
+            return self._init(item)
+        if layout is None:
+            raise ProtocolError(f"{item} needs parameters.")
+        params = params_of(layout, theta)
+        if item.kind is ItemKind.TRAIN:
+            return self._contribute(item, params, layout, batches)
+        if item.kind is ItemKind.EVALUATE:
+            steps = self._config.evaluation.steps
+            found = self.algorithm.evaluate(params, batches[0], steps).metrics
+            return Answer(_EMPTY, num_tasks=batches[0].num_tasks, tables=found)
+        raise ProtocolError(f"{item}: this version does not answer {item.kind.name} items.")
+
+    def evaluation_tasks(
+        self,
+        kind: Kind,
+        split: SplitName,
+        numbers: range,
+        k_query: int | None = None,
+        pipeline: int = 0,
+    ) -> TaskBatch:
+        """Return the fixed evaluation tasks of these numbers."""
+        config = self._config
+        streams = [stream(config.run.seed, kind, 0, pipeline, j) for j in numbers]
+        units = self.source.split(split)
+        k = config.evaluation.k_query if k_query is None else k_query
+        return self.source.sample(streams, units, config.task.n_way, config.task.k_shot, k)
+
+    def _train(self, item: WorkItem, index: int, numbers: range) -> TaskBatch:
+        config = self._config
+        seed, pipeline = config.run.seed, item.pipeline
+        streams = [stream(seed, Kind.TRAIN, index, pipeline, j) for j in numbers]
+        units = self.source.split("train")
+        task = config.task
+        return self.source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
+
+    def _contribute(
+        self, item: WorkItem, params: Params, layout: Layout, batches: list[TaskBatch]
+    ) -> Answer:
+        config = self._config
+        place = item.slot * config.topology.parts + item.part
+        own = stream(config.run.seed, Kind.CONTEXT, item.index, item.pipeline, place)
+        context = Context(item.base_version, config.run.rounds, own)
+        given = iter(batches)
+        found = self.algorithm.contribution(params, lambda: next(given), context)
+        gradient = layout.flatten({n: t.detach().numpy() for n, t in found.gradient.items()})
+        return Answer(gradient, found.loss, found.metrics, found.num_tasks)
+
+    def _init(self, item: WorkItem) -> Answer:
+        own = stream(self._config.run.seed, Kind.INIT, 0, item.pipeline)
+        params = self.algorithm.init(own)
+        arrays = {name: tensor.detach().numpy() for name, tensor in params.items()}
+        layout = Layout.of(arrays)
+        return Answer(layout.flatten(arrays), layout=layout)
+
+
+def params_of(layout: Layout, theta: Flat) -> Params:
+    """Return the named tensors of a flat buffer, as views."""
+    return {name: torch.from_numpy(view) for name, view in layout.views(theta).items()}
+
+
+def require_tasks(config: RunConfig, source: TaskSource) -> None:
+    """Raise unless the source can give the run's training and validation tasks.
+
+    Raises:
+        DataError: too few classes in a split, or too few examples in a class.
+    """
+    task, evaluation = config.task, config.evaluation
+    require_episode(source, "train", task.n_way, task.k_shot, task.k_query)
+    if evaluation.every:
+        require_episode(source, evaluation.split, task.n_way, task.k_shot, evaluation.k_query)
+    if evaluation.test_tasks:
+        require_episode(source, "test", task.n_way, task.k_shot, evaluation.k_query)

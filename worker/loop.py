@@ -1,0 +1,201 @@
+"""Lease, pull, sample, adapt, push: what an actor does, as a function of its collaborators."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import numpy as np
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import RunFailedError, SessionLostError, SnapshotGoneError
+from dmaml.common.items import ItemKind, Outcome, WorkItem
+from dmaml.worker.answers import Answer, Answerer
+from dmaml.worker.client import Client, Reply, Theta, Work
+from dmaml.worker.fingerprint import fingerprint
+from dmaml.worker.tasks.base import TaskBatch
+
+log = logging.getLogger("dmaml.worker")
+
+MAX_HELD: Final = 64
+MAX_HELD_BYTES: Final = 256 * 1024**2
+_FATAL: Final = frozenset({Outcome.SHAPE, Outcome.QUOTA})
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer that is not yet in a durable checkpoint."""
+
+    base_digest: str
+    answer: Answer
+
+
+@final
+class Loop:
+    """One actor's work on one run.
+
+    Args:
+        client: the server.
+        answerer: computes answers.
+        is_stopped: asked between items; the loop then leaves.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        client: Client,
+        answerer: Answerer,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._answerer = answerer
+        self._is_stopped = is_stopped
+        self._fingerprint = fingerprint(config)
+        self._held: dict[WorkItem, Held] = {}
+        self._thetas: dict[int, Theta] = {}
+        self._prepared: tuple[WorkItem, list[TaskBatch]] | None = None
+        self.num_answers = 0
+
+    def run(self) -> int:
+        """Work until the run is done and return the number of answers that were taken.
+
+        Raises:
+            RunFailedError: the run failed, or the server cannot take what this model gives.
+            ServerUnreachableError: no server for too long.
+        """
+        reason = "stopped"
+        try:
+            self._join()
+            while not self._is_stopped():
+                try:
+                    if self._work_until_lost():
+                        reason = "done"
+                        break
+                except SessionLostError as error:
+                    log.warning("%s", error)
+                    self._join()
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._client.leave(reason)
+        return self.num_answers
+
+    def _join(self) -> None:
+        self._client.join(
+            self._config,
+            socket.gethostname(),
+            self._fingerprint,
+            self._answerer.source.digest,
+            tuple(self._held),
+        )
+
+    def _work_until_lost(self) -> bool:
+        """Return True once the run is done, False when asked to stop."""
+        asked, waited_from = self._client.ask(tuple(self._held)), time.monotonic()
+        while True:
+            reply = asked()
+            self._forget(reply.durable_round)
+            if reply.is_done:
+                return True
+            if self._is_stopped():
+                return False
+            if reply.work is None:
+                asked, waited_from = self._client.ask(tuple(self._held)), time.monotonic()
+                continue
+            asked, waited_from = self._do(reply.work, time.monotonic() - waited_from)
+
+    def _do(self, work: Work, wait_s: float) -> tuple[Callable[[], Reply], float]:
+        """Answer one item; the next is asked for while the answer travels."""
+        try:
+            answer, timings = self._answer(work)
+        except SnapshotGoneError as error:
+            log.info("%s", error)
+            return self._client.ask(tuple(self._held)), time.monotonic()
+        for attempt in range(3):
+            pushed = self._client.push(
+                work, answer, self._config.sync.wire_dtype, {"wait_s": wait_s, **timings}
+            )
+            if attempt == 0:
+                self._hold(work, answer)
+                asked, asked_at = self._client.ask(tuple(self._held)), time.monotonic()
+                self._prepare(work.hint)
+            outcome, message = pushed()
+            if outcome is not Outcome.CHECKSUM:
+                break
+            log.warning("%s", message)
+        self._note(outcome, message)
+        return asked, asked_at
+
+    def _answer(self, work: Work) -> tuple[Answer, dict[str, float]]:
+        held = self._held.get(work.item)
+        if held is not None and held.base_digest == work.base_digest:
+            return held.answer, {}
+        began = time.monotonic()
+        theta = self._theta(work)
+        pulled = time.monotonic()
+        batches = self._batches(work.item)
+        sampled = time.monotonic()
+        flat = theta.flat if theta is not None else np.empty(0, dtype="<f4")
+        layout = theta.layout if theta is not None else None
+        answer = self._answerer.answer(work.item, flat, layout, batches)
+        done = time.monotonic()
+        return answer, {
+            "pull_s": pulled - began,
+            "sample_s": sampled - pulled,
+            "compute_s": done - sampled,
+            "computed_at": done,
+        }
+
+    def _theta(self, work: Work) -> Theta | None:
+        """Return the item's parameters, cached by digest."""
+        if work.item.kind is ItemKind.INIT:
+            return None
+        cached = self._thetas.get(work.item.pipeline)
+        if cached is None or cached.digest != work.base_digest:
+            cached = self._client.pull(work.item.pipeline, work.item.base_version)
+            self._thetas[work.item.pipeline] = cached
+        if cached.digest != work.base_digest:
+            raise SnapshotGoneError(f"{work.item}: the server published other parameters since.")
+        return cached
+
+    def _batches(self, item: WorkItem) -> list[TaskBatch]:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and _same_tasks(prepared[0], item):
+            return prepared[1]
+        return self._answerer.draw(item)
+
+    def _prepare(self, hint: WorkItem | None) -> None:
+        """Draw the likely next item's tasks while the server is busy."""
+        if hint is not None and hint.kind in (ItemKind.TRAIN, ItemKind.EVALUATE):
+            self._prepared = (hint, self._answerer.draw(hint))
+
+    def _hold(self, work: Work, answer: Answer) -> None:
+        self._held[work.item] = Held(work.base_digest, answer)
+        size = sum(held.answer.flat.nbytes for held in self._held.values())
+        while self._held and (len(self._held) > MAX_HELD or size > MAX_HELD_BYTES):
+            oldest = next(iter(self._held))
+            size -= self._held.pop(oldest).answer.flat.nbytes
+
+    def _forget(self, durable_round: int) -> None:
+        for item in [item for item in self._held if item.round < durable_round]:
+            del self._held[item]
+
+    def _note(self, outcome: Outcome, message: str) -> None:
+        if outcome in _FATAL:
+            raise RunFailedError(message)
+        if outcome is Outcome.STALE_EPOCH:
+            raise SessionLostError(message)
+        if outcome in (Outcome.COMMITTED, Outcome.BUFFERED):
+            self.num_answers += 1
+        else:
+            log.warning("%s: %s", outcome.name, message)
+
+
+def _same_tasks(hint: WorkItem, item: WorkItem) -> bool:
+    """Tell whether two items draw the same tasks; the base version does not matter."""
+    return replace(hint, base_version=0, round=0) == replace(item, base_version=0, round=0)

@@ -1,0 +1,61 @@
+"""Models: pure functions of named parameters. One per file; `base.py` is the contract."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError
+from dmaml.common.plugins import find
+from dmaml.worker.models.base import Model
+from dmaml.worker.models.module import ModuleModel
+from torch import nn
+
+GROUP: Final = "dmaml.models"
+MODELS: Final = {
+    "conv4": "dmaml.worker.models.conv4:Conv4",
+    "mlp": "dmaml.worker.models.mlp:Mlp",
+}
+
+
+def build(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> Model:
+    """Return the run's model.
+
+    A name of `MODELS` is made from the keys of `model`. The user's own, `package.module:Thing`, is
+    called as `Thing(input_shape, num_outputs, **model.options)` and returns a `torch.nn.Module`
+    or something with the methods of `Model`.
+
+    Raises:
+        UnknownNameError: no such model.
+        ConfigError: it cannot be imported or made, or does not suit.
+    """
+    section = config.model
+    thing = find("model", GROUP, MODELS, section.name)
+    if section.name in MODELS:
+        if section.options:
+            raise ConfigError(
+                f"model.options {section.options!r} with model.name {section.name!r}: options are "
+                "for a model of your own. Remove them."
+            )
+        model: Model = thing.configured(section, input_shape, num_outputs)
+        return model
+
+    def make() -> Any:
+        try:
+            return thing(input_shape, num_outputs, **section.options)
+        except TypeError as error:
+            raise ConfigError(
+                f"model {section.name!r} cannot be made: {error}. It is called as "
+                f"Thing({input_shape}, {num_outputs}, **{section.options})."
+            ) from error
+
+    made = make()
+    if isinstance(made, nn.Module):
+        return ModuleModel(make)
+    if callable(getattr(made, "init", None)) and callable(getattr(made, "forward", None)):
+        own: Model = made
+        return own
+    raise ConfigError(
+        f"model {section.name!r} made a {type(made).__name__}; required a torch.nn.Module, or "
+        "something with the methods init and forward (docs/extending.md)."
+    )

@@ -1,0 +1,30 @@
+"""The contract of models: pure functions of named parameters."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dmaml.common.seeds import Stream
+from torch import Tensor
+
+Params = dict[str, Tensor]
+# (mean, variance) of each batch norm, in the order of the layers
+Statistics = list[tuple[Tensor, Tensor]]
+
+
+class Model(Protocol):
+    """A network without state: nothing but its parameters travels."""
+
+    def init(self, stream: Stream) -> Params:
+        """Return fresh parameters, float32; a pure function of the stream."""
+        ...
+
+    def forward(
+        self, params: Params, x: Tensor, statistics: Statistics | None = None
+    ) -> tuple[Tensor, Statistics]:
+        """Return the outputs `[N, outputs]` for `x` `[N, *input_shape]` and the batch statistics.
+
+        Batch norm normalises with the statistics of `x` itself, or with `statistics` where they
+        are given (those of a support set: inductive evaluation). Must work under `torch.func`.
+        """
+        ...
