@@ -21,11 +21,11 @@ from dmaml.worker.tasks.strokes import (
     SIZE,
     STROKES,
     Characters,
-    Float32,
     Float64,
     Int64,
     Uint8,
-    combine,
+    path,
+    path_lengths,
     rasterise,
     trace,
 )
@@ -138,11 +138,12 @@ def alphabet(source: Stream) -> Characters:
     style = invent_style(source)
     size = SMALLEST + int(source.integers(1, LARGEST - SMALLEST + 1)[0])
     knots, smooth, num_strokes = _candidates(style, source)
-    stroke, weights, length = trace(knots, smooth, num_strokes)
-    looks = _glance(knots.astype(np.float32), stroke, weights)
-    kept = _choose(looks, length, size)
+    line = path(knots, smooth)
+    length = path_lengths(line, num_strokes).sum(axis=(1, 2))
+    kept = _choose(_glance(line, num_strokes), length, size)
+    stroke, weights = trace(knots[kept], smooth[kept], num_strokes[kept])
     radius = np.full(size, style.radius, dtype=np.float32)
-    return Characters(knots[kept].astype(np.float32), stroke[kept], weights[kept], radius)
+    return Characters(knots[kept].astype(np.float32), stroke, weights, radius)
 
 
 # --- style ----------------------------------------------------------------------------------
@@ -273,11 +274,12 @@ def _frame(style: Style, knots: Float64, num_strokes: Int64) -> Float64:
 # --- choice ---------------------------------------------------------------------------------
 
 
-def _glance(knots: Float32, stroke: Uint8, weights: Float32) -> Uint8:
-    """Draw candidates with a thick pen, at half size, uint8 `[C, SIZE / 2, SIZE / 2]`."""
-    rows, half = np.arange(len(knots))[:, None], np.float32(0.5)
-    points = combine(weights[:, ::2], knots[rows, stroke[:, ::2]])
-    return rasterise(points * half, np.full(len(knots), _GLANCE / 2, np.float32), SIZE // 2)
+def _glance(line: Float64, num_strokes: Int64) -> Uint8:
+    """Draw the candidates' paths with a thick pen, at half size: uint8 `[C, SIZE / 2, SIZE / 2]`."""
+    hidden = (np.arange(STROKES) >= num_strokes[:, None])[..., None, None]
+    points = 0.5 * np.where(hidden, line[:, :1], line).reshape(len(line), -1, 2)
+    radius = np.full(len(line), _GLANCE / 2, dtype=np.float32)
+    return rasterise(points.astype(np.float32), radius, SIZE // 2)
 
 
 def _choose(looks: Uint8, length: Float64, size: int) -> Int64:

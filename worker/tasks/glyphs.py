@@ -31,7 +31,7 @@ from dmaml.worker.tasks.strokes import (
 VERSION: Final = "glyphs 1"  # raise it when a drawing of the same numbers would look different
 
 # Half widths of the uniform noise of a drawing.
-KNOT_SHAKE: Final = 0.5  # pixels
+KNOT_SHAKE: Final = 0.4  # pixels
 STROKE_SHAKE: Final = 0.7  # pixels
 WARP: Final = 1.1  # pixels, at 10 pixels from the middle
 TURN: Final = 0.2  # tangent of the angle
@@ -39,7 +39,7 @@ SHEAR: Final = 0.25
 SCALE: Final = 0.18  # of the whole, relative
 ASPECT: Final = 0.12  # of width against height, relative
 PLACE: Final = 3.0  # pixels
-PEN: Final = 0.2  # relative
+PEN: Final = 0.15  # relative
 
 _SHAKES: Final = STROKES * KNOTS * 2
 _MOVES: Final = STROKES * 2

@@ -63,26 +63,55 @@ class Characters:
 # --- from knots to points -------------------------------------------------------------------
 
 
-def trace(knots: Float64, smooth: Float64, num_strokes: Int64) -> tuple[Uint8, Float32, Float64]:
-    """Spread `POINTS` points over the strokes of each character, at equal distances.
+def path(knots: Float64, smooth: Float64) -> Float64:
+    """Return places along each stroke, `_SAMPLES` for each piece of the spline.
 
     Args:
         knots: float64 `[C, STROKES, KNOTS, 2]`, pixels.
         smooth: float64 `[C, STROKES, KNOTS]`, 0 (a corner) to 1 (round) at each knot.
+
+    Returns:
+        float64 `[C, STROKES, (KNOTS - 1) * _SAMPLES + 1, 2]`.
+    """
+    tangents = np.empty_like(knots)
+    tangents[..., 1:-1, :] = (knots[..., 2:, :] - knots[..., :-2, :]) / 2
+    for end, near, far in ((0, 1, 2), (-1, -2, -3)):
+        ahead = 4 * knots[..., near, :] - 3 * knots[..., end, :] - knots[..., far, :]
+        tangents[..., end, :] = ahead / (2 if end == 0 else -2)
+    tangents *= smooth[..., None]
+    here, leave, arrive = _hermite(np.arange(_SAMPLES)[:, None] / _SAMPLES)
+    inner = (
+        here * knots[..., :-1, None, :]
+        + (1 - here) * knots[..., 1:, None, :]
+        + leave * tangents[..., :-1, None, :]
+        + arrive * tangents[..., 1:, None, :]
+    )
+    inner = inner.reshape(*knots.shape[:2], -1, 2)
+    return np.concatenate([inner, knots[..., -1:, :]], axis=2)
+
+
+def path_lengths(line: Float64, num_strokes: Int64) -> Float64:
+    """Return how far it is from each place of `path` to the next, `[C, STROKES, places - 1]`.
+
+    Strokes from `num_strokes` on, int64 `[C]`, are not drawn and have length 0.
+    """
+    step = np.diff(line, axis=2)
+    length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 1] * step[..., 1])
+    drawn: Float64 = length * (np.arange(STROKES) < num_strokes[:, None])[..., None]
+    return drawn
+
+
+def trace(knots: Float64, smooth: Float64, num_strokes: Int64) -> tuple[Uint8, Float32]:
+    """Spread `POINTS` points over the strokes of each character, at equal distances.
+
+    Args:
+        knots, smooth: as `path` takes them.
         num_strokes: int64 `[C]`, 1 .. STROKES; the others are not drawn.
 
     Returns:
-        `stroke` and `weights` of `Characters`, and the length of the path in pixels `[C]`.
+        `stroke` and `weights` of `Characters`.
     """
-    piece = np.repeat(np.arange(KNOTS - 1), _SAMPLES)
-    at = np.tile(np.arange(_SAMPLES) / _SAMPLES, KNOTS - 1)
-    inner = _spline(at, piece, smooth[..., piece], smooth[..., piece + 1])
-    line = np.concatenate([combine(inner, knots[:, :, None]), knots[:, :, -1:]], axis=2)
-    step = np.diff(line, axis=2)
-    length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 1] * step[..., 1])
-    length *= (np.arange(STROKES) < num_strokes[:, None])[..., None]
-    length = length.reshape(len(knots), -1)
-
+    length = path_lengths(path(knots, smooth), num_strokes).reshape(len(knots), -1)
     end = np.cumsum(length, axis=1)
     total = end[:, -1:]
     rows = np.arange(len(knots))[:, None]
@@ -90,11 +119,11 @@ def trace(knots: Float64, smooth: Float64, num_strokes: Int64) -> tuple[Uint8, F
     target = rows + (np.arange(POINTS) + 0.5) / POINTS
     sample = np.searchsorted(end.ravel(), target, side="right") - rows * end.shape[1]
     within = 1.0 - (end[rows, sample] - target) * total / length[rows, sample]
-    stroke, place = np.divmod(sample, len(piece))
+    stroke, place = np.divmod(sample, (KNOTS - 1) * _SAMPLES)
     at = (place % _SAMPLES + within) / _SAMPLES
     piece = place // _SAMPLES
     weights = _spline(at, piece, smooth[rows, stroke, piece], smooth[rows, stroke, piece + 1])
-    return stroke.astype(np.uint8), weights.astype(np.float32), total[:, 0]
+    return stroke.astype(np.uint8), weights.astype(np.float32)
 
 
 def _spline(at: Float64, piece: Int64, before: Float64, after: Float64) -> Float64:
@@ -105,17 +134,20 @@ def _spline(at: Float64, piece: Int64, before: Float64, after: Float64) -> Float
         piece: its number; it goes from knot `piece` to knot `piece + 1`.
         before, after: smoothness at these two knots.
     """
-    square, cube = at * at, at * at * at
-    here = 2 * cube - 3 * square + 1
-    leave = (cube - 2 * square + at) * before
-    arrive = (cube - square) * after
+    here, leave, arrive = _hermite(at)
     unit = np.eye(KNOTS)
     return (
         here[..., None] * unit[piece]
         + (1 - here)[..., None] * unit[piece + 1]
-        + leave[..., None] * _TANGENTS[piece]
-        + arrive[..., None] * _TANGENTS[piece + 1]
+        + (leave * before)[..., None] * _TANGENTS[piece]
+        + (arrive * after)[..., None] * _TANGENTS[piece + 1]
     )
+
+
+def _hermite(at: Float64) -> tuple[Float64, Float64, Float64]:
+    """Return the cubic Hermite weights of the knot before, its tangent, and the tangent after."""
+    square, cube = at * at, at * at * at
+    return 2 * cube - 3 * square + 1, cube - 2 * square + at, cube - square
 
 
 def combine(weights: NDArray[Any], knots: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,66 @@
+# dmaml: `make run` trains, `make test` tests; both set up what they need.
+# Python 3.11 is the reference and taken when present, else python3 (3.10 or newer).
+
+PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/dev/null)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TORCH  ?= torch==2.13.0
+CONFIG ?=
+WORKERS ?= 2
+
+# real pictures, where they are beside the checkout
+ifneq ($(wildcard ../shared/data),)
+export DMAML_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: help run test check format proto docs e2e bench clean
+
+help:  ## what there is
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+run: $(VENV)/.run  ## set up, then meta-train on the embedded default
+	$(BIN)/dmaml train $(CONFIG) --workers $(WORKERS)
+
+test: $(VENV)/.dev  ## set up, then the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## style, types, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m dmaml.deploy.config_page --check docs/config.md
+
+format: $(VENV)/.dev  ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/.dev  ## regenerate the stubs
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
+	  --grpc_python_out=proto proto/dmaml/v1/*.proto
+
+docs: $(VENV)/.dev  ## regenerate the pages that come from the code
+	$(BIN)/python -m dmaml.deploy.config_page docs/config.md
+
+bench: $(VENV)/.dev  ## the share of a round that server and transport take
+	$(BIN)/python bench/overhead.py
+
+clean:  ## remove what was built; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# torch first and pinned: an unpinned torch may bring gigabytes of CUDA packages where a CPU build
+# is on offer. TORCH="torch --index-url URL" takes it from elsewhere.
+$(VENV)/.run: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no python3 found. Install Python 3.11." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit( \
+	  "error: %s is Python %d.%d; dmaml needs 3.10 or newer. Install 3.11 or set PYTHON=..." \
+	  % (sys.executable, v[0], v[1]))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
