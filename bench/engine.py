@@ -15,17 +15,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from dmaml.common.config import from_mapping, resolve
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms
 from dmaml.worker.algorithms.base import Context
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
-from torch import Tensor
-from torch.nn import functional as F
 
 SHAPE, ALPHA = (1, 28, 28), 0.4
 SHAPES = [  # n_way, k_shot, k_query, tasks, inner steps
@@ -43,11 +46,12 @@ SHAPES = [  # n_way, k_shot, k_query, tasks, inner steps
 def episodes(n_way: int, k_shot: int, k_query: int, tasks: int) -> TaskBatch:
     """Return random pictures with labels."""
     random = stream(1, Kind.TRAIN)
-    sets = []
+    sets: list[Any] = []
     for k in (k_shot, k_query):
         sets.append(random.uniform(tasks, n_way * k, *SHAPE).astype(np.float32))
         sets.append(np.tile(np.repeat(np.arange(n_way), k), (tasks, 1)))
-    return TaskBatch(*sets, units=np.zeros((tasks, n_way), dtype=np.int64))
+    units = np.zeros((tasks, n_way), dtype=np.int64)
+    return TaskBatch(sets[0], sets[1], sets[2], sets[3], units)
 
 
 def plain_forward(params: Params, x: Tensor) -> Tensor:
@@ -90,7 +94,7 @@ def contenders(
         maml = algorithms.build(resolve(from_mapping(values)), "classification", SHAPE, n_way)
         theta = maml.init(stream(1, Kind.INIT))
         key = name if chunk is None else f"{name} {chunk}"
-        result[key] = lambda m=maml, t=theta: m.contribution(t, lambda: batch, context)
+        result[key] = partial(maml.contribution, theta, lambda: batch, context)
     leaves = {
         n: (v.permute(3, 2, 0, 1).contiguous() if v.dim() == 4 else v.clone()).requires_grad_()
         for n, v in theta.items()

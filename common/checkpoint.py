@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from dmaml.common.errors import RunDirectoryError
-from dmaml.common.layout import Flat, Layout, TensorSpec
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save as save_tensors
+
+from dmaml.common.errors import RunDirectoryError
+from dmaml.common.layout import Flat, Layout, TensorSpec
 
 GENERATIONS: Final = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 BEST: Final = "checkpoint-best.safetensors"
@@ -93,6 +94,8 @@ def read(path: Path) -> Checkpoint:
                 f"checkpoint {str(path)!r} has format {metadata['format']}, this version reads "
                 f"{FORMAT}. Use the version of dmaml that wrote it."
             )
+        if int(metadata["format"]) != FORMAT:
+            raise ValueError(f"its format is {metadata['format']!r}")
         if metadata["digest"] != _digest(number, meta_text, tensors):
             raise ValueError("its digest is wrong")
         return Checkpoint(number, tensors, json.loads(meta_text))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from dmaml.common.errors import ConfigError, unknown_sentence
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+
+from dmaml.common.errors import ConfigError, unknown_sentence
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -353,7 +354,7 @@ def from_text(text: str, origin: str, settings: tuple[str, ...] = ()) -> RunConf
     """Return the configuration of YAML text with settings on top; see `load`."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45 is no date
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
         problem = getattr(error, "problem", None) or "malformed"
@@ -370,7 +371,9 @@ def to_text(config: RunConfig) -> str:
 
 
 def _with_settings(values: object, settings: tuple[str, ...]) -> object:
-    merged: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
+    if not isinstance(values, dict | None):
+        return values
+    merged: dict[str, Any] = dict(values or {})
     for setting in settings:
         name, equals, text = setting.partition("=")
         section, dot, key = name.strip().partition(".")
@@ -380,10 +383,12 @@ def _with_settings(values: object, settings: tuple[str, ...]) -> object:
             )
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             value = text
         inner = merged.get(section)
-        target: dict[str, Any] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            return values
+        target: dict[str, Any] = dict(inner or {})
         first, *rest = key.split(".")
         target[first] = _nested(target.get(first), rest, value)
         merged[section] = target
@@ -399,7 +404,8 @@ def _nested(current: object, path: list[str], value: object) -> object:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    path = [str(part) for part in error["loc"]]
+    # pydantic names the branch of a union in the path, such as "literal['auto']"
+    path = [str(p) for p in error["loc"] if not (isinstance(p, str) and p.startswith("literal["))]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         known = (

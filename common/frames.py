@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.errors import ProtocolError
 from dmaml.common.items import ItemKind, Token, WorkItem
 from dmaml.common.layout import MAX_TENSORS, Flat, Layout, TensorSpec
 from dmaml.v1 import meta_model_pb2 as pb
-from numpy.typing import NDArray
 
 MAX_UNARY_BYTES: Final = 4 * 1024**2
 MAX_CHUNK_BYTES: Final = 1024**2

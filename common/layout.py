@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from dmaml.common.errors import ProtocolError
 from numpy.typing import NDArray
+
+from dmaml.common.errors import ProtocolError
 
 Flat = NDArray[np.float32]
 

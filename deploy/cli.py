@@ -18,6 +18,7 @@ if sys.version_info < MIN_PYTHON:
     raise SystemExit(2)
 
 import typer  # noqa: E402
+
 from dmaml.common.errors import DmamlError  # noqa: E402
 
 app = typer.Typer(

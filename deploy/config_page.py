@@ -31,8 +31,15 @@ def page() -> str:
     for section, key, field in keys():
         if section != section_before:
             annotation: Any = RunConfig.model_fields[section].annotation
-            lines += ["", f"## {section}", "", annotation.__doc__ or "", "", _row(
-                "key", "type", "default", "kind", "meaning"), _row(*["---"] * 5)]
+            lines += [
+                "",
+                f"## {section}",
+                "",
+                annotation.__doc__ or "",
+                "",
+                _row("key", "type", "default", "kind", "meaning"),
+                _row(*["---"] * 5),
+            ]
             section_before = section
         kind = "**semantic**" if is_semantic(field) else "operational"
         lines.append(

@@ -6,14 +6,15 @@ import json
 import sys
 from typing import Any, Final
 
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.table import Table
+
 from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.deploy.progress import describe
 from dmaml.worker.connection import Address, Retry
 from dmaml.worker.operator import Operator
-from google.protobuf.json_format import MessageToDict
-from rich.console import Console
-from rich.table import Table
 
 PATIENCE_S: Final = 5.0
 _OVER: Final = (RunState.FINISHED, RunState.FAILED)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
 from dmaml.common.errors import CapacityError, DmamlError, RunFailedError
 from dmaml.worker.actor import MetaWorker
 from dmaml.worker.connection import Address
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 log = logging.getLogger("dmaml.deploy")
 

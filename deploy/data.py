@@ -7,9 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dmaml.worker.tasks import locate
 from rich.console import Console
 from rich.table import Table
+
+from dmaml.worker.tasks import locate
 
 
 def show_list(data_dir: Path | None, json_output: bool) -> None:

@@ -6,12 +6,13 @@ import threading
 import time
 from typing import Any, Final
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
 from dmaml.common.errors import DmamlError
 from dmaml.common.items import RunState
 from dmaml.worker.connection import Address, Retry
 from dmaml.worker.operator import Operator, Status
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_EVERY_S: Final = 10.0
 

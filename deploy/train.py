@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.server.storage import check_directory
-from rich.console import Console
-from rich.table import Table
 
 EXAMPLE = "default.yaml"
 

@@ -7,11 +7,12 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+from rich.console import Console
+
 from dmaml.common.errors import ConfigError
 from dmaml.deploy.crew import Cluster, Crew
 from dmaml.worker.client import Client
 from dmaml.worker.connection import Address, Retry
-from rich.console import Console
 
 
 def work(

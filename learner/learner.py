@@ -7,6 +7,8 @@ from typing import Any, Literal, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
@@ -18,7 +20,6 @@ from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SPLITS, SplitName
 from dmaml.worker.tasks.episodes import require_episode
-from numpy.typing import NDArray
 
 CHUNK = 20  # tasks evaluated at once: bounds the memory
 Which = Literal["latest", "best"]

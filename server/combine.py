@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.config import RunConfig
 from dmaml.common.intervals import interval
 from dmaml.common.items import WorkItem
@@ -14,7 +16,6 @@ from dmaml.common.layout import Flat
 from dmaml.server.aggregation.base import AggregationRule, weighted_sum
 from dmaml.server.core.actions import Head
 from dmaml.server.weights.base import WeightGenerator
-from numpy.typing import NDArray
 
 Tables = Mapping[str, NDArray[np.float64]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from dmaml.common.items import ItemKind, Outcome, RunState
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,6 +13,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+
+from dmaml.common.items import ItemKind, Outcome, RunState
 
 EVENTS: Final = (
     "joined", "left", "lost", "lease_expired", "refused", "void",
@@ -110,6 +111,18 @@ class Metrics:
         """Show the run's state."""
         for other in RunState:
             self.state.labels(other.name.lower()).set(other is state)
+
+    def show_round(self, loss: float, means: dict[str, float]) -> None:
+        """Show the figures of a TRAIN round."""
+        self.loss.set(loss)
+        for label, name in (("before", "accuracy_before"), ("after", "accuracy")):
+            if name in means:
+                self.accuracy.labels(label).set(means[name])
+
+    def show_validation(self, found: dict[str, dict[str, list[float]]]) -> None:
+        """Show the means of a validation after its last adaptation step."""
+        for name, values in found.items():
+            self.validation.labels(name).set(values["mean"][-1])
 
     def item_phases(self, timings: dict[str, float]) -> None:
         """Add where an actor's time on an item went."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from dmaml.common.config import OuterSection
 from dmaml.common.layout import Flat
-from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[np.float32]]
 

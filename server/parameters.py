@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of, theta_sha256
+from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of
 from dmaml.common.config import OuterSection
 from dmaml.common.errors import ProtocolError
 from dmaml.common.layout import Flat, Layout
@@ -35,7 +35,6 @@ class Parameters:
         self._outers: dict[int, Outer] = {}
         self._layout: Layout | None = None
         self.snapshots: dict[int, Snapshot] = {}
-        self.theta_sha256 = ""
 
     @property
     def is_ready(self) -> bool:
@@ -48,6 +47,17 @@ class Parameters:
         if self._layout is None:
             raise ProtocolError("the run has no parameters yet. Wait for INIT.")
         return self._layout
+
+    @property
+    def theta_sha256(self) -> str:
+        """SHA-256 of the published parameters of every pipeline; "" before there are any."""
+        digest = hashlib.sha256()
+        snapshots = self.snapshots
+        for pipeline in sorted(snapshots):
+            if len(snapshots) == 1:
+                return snapshots[pipeline].digest
+            digest.update(snapshots[pipeline].data)
+        return digest.hexdigest() if snapshots else ""
 
     def start(self, layout: Layout, thetas: Mapping[int, Flat]) -> None:
         """Begin with the initial parameters."""
@@ -68,7 +78,6 @@ class Parameters:
             data = outer.theta.tobytes()
             digest = hashlib.sha256(data).hexdigest()
             snapshots[pipeline] = Snapshot(pipeline, version, digest, zlib.crc32(data), data)
-        self.theta_sha256 = theta_sha256({p: o.theta for p, o in self._outers.items()})
         self.snapshots = snapshots
 
     def tensors(self) -> Tensors:

@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+
 from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SnapshotGoneError
-from dmaml.common.items import TAKEN, ItemKind, Outcome, WorkItem
+from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout
 from dmaml.server import aggregation, clustering, weights
 from dmaml.server.clustering.base import Gamma
@@ -45,6 +46,7 @@ from dmaml.server.storage import Storage
 log = logging.getLogger("dmaml.server")
 
 TICK_S: Final = 0.1
+INLINE_BYTES: Final = 1 << 20  # checked on the event loop: quicker than a visit to a thread
 AUTO_CHECKPOINT_SHARE: Final = 0.05
 Answered = Grant | Wait | Done
 
@@ -89,11 +91,14 @@ class Runner:
         self._numeric = ThreadPoolExecutor(1, "numeric")
         self._disk = ThreadPoolExecutor(1, "disk")
         self._saving: asyncio.Task[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_save = (time.monotonic(), 0.0)  # when it began, how long it took
         self._saved_round = self.core.progress.round
         self._speed: deque[tuple[float, int]] = deque(maxlen=64)
         self._changed = asyncio.Event()
+        self._shown = RunState.EMPTY
+        self._plain_config = self.config.model_dump(mode="json")
         self.started_at = time.monotonic()
         for message in storage.damaged:
             log.warning(message)
@@ -112,12 +117,11 @@ class Runner:
     async def close(self) -> None:
         """Write the last committed state, release everything."""
         for task in list(self._tasks):
-            if task is not self._saving:
+            if task not in (self._saving, self._committing):
                 task.cancel()
-        if self._saving is not None:
-            await asyncio.wait([self._saving])
-        progress = self.core.progress
-        if progress.round > self.core.durable_round and self.parameters.is_ready:
+        await self._settle()
+        is_behind = self.core.progress.round > self.core.durable_round
+        if is_behind and self.core.state is not RunState.FAILED and self.parameters.is_ready:
             await self._save(self._captured())
         self._numeric.shutdown()
         self._disk.shutdown()
@@ -192,12 +196,15 @@ class Runner:
 
         Args:
             decode: gives the payload as float32 `[num_elements]`, or None where it is damaged;
-                runs on the numeric thread.
+                runs on the numeric thread where it is large.
             tables: figures of an EVALUATE item.
             layout: of an INIT item.
         """
-        loop = asyncio.get_running_loop()
-        flat, norm = await loop.run_in_executor(self._numeric, _checked, decode)
+        if head.num_bytes <= INLINE_BYTES:
+            flat, norm = _checked(decode)
+        else:
+            loop = asyncio.get_running_loop()
+            flat, norm = await loop.run_in_executor(self._numeric, _checked, decode)
         if flat is None:
             verdict = Verdict(Outcome.CHECKSUM, "push refused: its checksum is wrong. Push again.")
             log.warning("%s %s", head.item, verdict.message)
@@ -231,13 +238,19 @@ class Runner:
 
     async def checkpoint(self) -> None:
         """Write the last committed state and return when it is durable."""
-        while self._saving is not None:
-            await asyncio.wait([self._saving])
+        await self._settle()
+        if self.core.state is RunState.FAILED:
+            raise RunFailedError(self.core.message)
         if self.core.durable_round < self.core.progress.round:
             self._saving = self._spawn(self._save(self._captured()))
             await asyncio.wait([self._saving])
         if self.core.durable_round < self.core.progress.round and self.core.message:
             raise RunFailedError(self.core.message)
+
+    async def _settle(self) -> None:
+        """Wait until no commit and no save is under way: θ and progress belong together then."""
+        while busy := [t for t in (self._committing, self._saving) if t and not t.done()]:
+            await asyncio.wait(busy)
 
     @property
     def gamma(self) -> Gamma:
@@ -268,14 +281,16 @@ class Runner:
                 case Wait() | Done():
                     self._answer((action.worker_id, action.request_id), action)
                 case Commit():
-                    self._spawn(self._commit(action))
+                    self._committing = self._spawn(self._commit(action))
                 case Save():
                     self._save_if_due(action)
                 case Note():
                     self._note(action)
         self.metrics.workers.set(len(self.core.members))
         if actions:
-            self.metrics.enter(self.core.state)
+            if self.core.state is not self._shown:
+                self._shown = self.core.state
+                self.metrics.enter(self._shown)
             self._changed.set()
             self._changed = asyncio.Event()
 
@@ -337,10 +352,6 @@ class Runner:
         now = time.monotonic()
         self._shelf.clear()
         self._tables.clear()
-        kind = commit.kind.name.lower()
-        self.metrics.rounds.labels(kind).inc()
-        self.metrics.round_seconds.labels(kind).observe(now - commit.opened_at)
-        self.metrics.commit_seconds.observe(now - started)
         size = self.parameters.layout.size if commit.kind is ItemKind.INIT else None
         digests = {p: s.digest for p, s in self.parameters.snapshots.items()}
         after = self.core.progress.after(commit.kind, num_tasks)
@@ -354,12 +365,11 @@ class Runner:
             if commit.kind is ItemKind.TRAIN:
                 row |= {"tasks_seen": after.tasks_seen, "timings": {"commit_s": now - started}}
             self._records.append(row)
-            self._show(commit.kind, row, num_tasks)
+            self._remember(commit.kind, row)
         self.core.committed(now, commit.round, digests, num_tasks, size)
-        self._speed.append((now, self.core.progress.tasks_seen))
-        self.metrics.version.set(self.core.progress.version)
-        self.metrics.tasks_per_s.set(self.tasks_per_s())
         self._dispatch()
+        self._speed.append((now, self.core.progress.tasks_seen))
+        self._count(commit, row, num_tasks, now - started)
 
     def _compute_init(self, commit: Commit) -> tuple[dict[str, Any] | None, int]:
         layout = self._layouts[commit.heads[0].item]
@@ -396,7 +406,7 @@ class Runner:
         for pipeline, one in done.items():
             self.metrics.norm.labels(str(pipeline)).set(one.norm)
         alive = (head.num_tasks for head in commit.heads if head.item not in commit.voids)
-        return row, sum(alive) * self.config.algorithm.local_steps
+        return row, sum(alive)  # local steps are in num_tasks already
 
     def _compute_evaluation(self, commit: Commit) -> tuple[dict[str, Any], int]:
         metrics = evaluation_metrics([self._tables[head.item] for head in commit.heads])
@@ -408,21 +418,32 @@ class Runner:
         }
         return row, 0
 
-    def _show(self, kind: ItemKind, row: dict[str, Any], num_tasks: int) -> None:
+    def _remember(self, kind: ItemKind, row: dict[str, Any]) -> None:
         if kind is ItemKind.TRAIN:
             self.last_round = row
-            self.metrics.tasks.inc(num_tasks)
-            self.metrics.loss.set(row["loss"])
-            for label, name in (("before", "accuracy_before"), ("after", "accuracy")):
-                if name in row["metrics"]:
-                    self.metrics.accuracy.labels(label).set(row["metrics"][name])
             return
         self.last_evaluation = {k: row[k] for k in ("version", "split", "num_tasks", "metrics")}
-        for name, values in row["metrics"].items():
-            self.metrics.validation.labels(name).set(values["mean"][-1])
         score = _score(row["metrics"])
         if score is not None and (self._best is None or score > self._best):
             self._best, self._is_best_due = score, True
+
+    def _count(
+        self, commit: Commit, row: dict[str, Any] | None, num_tasks: int, commit_s: float
+    ) -> None:
+        """Bring the metrics up to date; nobody waits for it."""
+        metrics, kind = self.metrics, commit.kind.name.lower()
+        metrics.rounds.labels(kind).inc()
+        metrics.commit_seconds.observe(commit_s)
+        metrics.version.set(self.core.progress.version)
+        metrics.tasks_per_s.set(self.tasks_per_s())
+        if row is None:
+            return
+        metrics.round_seconds.labels(kind).observe(row["duration_s"])
+        if commit.kind is ItemKind.TRAIN:
+            metrics.tasks.inc(num_tasks)
+            metrics.show_round(row["loss"], row["metrics"])
+        else:
+            metrics.show_validation(row["metrics"])
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -443,7 +464,7 @@ class Runner:
         is_best, self._is_best_due = self._is_best_due, False
         number = self.core.progress.round
         self._saved_round = number
-        meta = capture_meta(self.core, self.config) | {
+        meta = capture_meta(self.core, self._plain_config) | {
             "records": records,
             "weights": self._generator.state(),
             "clustering": self._clustering_state,

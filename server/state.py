@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dmaml.common.config import RunConfig
 from dmaml.server.core.rounds import Core, Memory
 from dmaml.server.core.sequence import Progress
 
 
-def capture_meta(core: Core, config: RunConfig) -> dict[str, Any]:
+def capture_meta(core: Core, config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint keeps of the core, as JSON values."""
     memory = core.memory
     return {
         "identity": core.identity,
-        "config": config.model_dump(mode="json"),
+        "config": config,
         "progress": asdict(memory.progress),
         "num_elements": memory.num_elements,
         "base_digests": {str(p): digest for p, digest in memory.base_digests.items()},

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common import config as configuration
@@ -15,6 +15,8 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunDirectoryError
 from dmaml.common.rundir import ADDRESS, CONFIG, EPOCH, LOCK, LOGS
 from dmaml.server.record import Record
+
+_OURS: Final = (LOCK, LOGS, f"{CONFIG}.tmp")  # a start that was killed leaves these
 
 
 def check_directory(folder: Path, config: RunConfig, resume: bool = True) -> RunConfig | None:
@@ -30,7 +32,7 @@ def check_directory(folder: Path, config: RunConfig, resume: bool = True) -> Run
         raise RunDirectoryError(f"run directory {str(folder)!r} is a file. Give another --run-dir.")
     path = folder / CONFIG
     if not path.exists():
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LOGS))
+        strangers = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
         if strangers:
             raise RunDirectoryError(
                 f"run directory {str(folder)!r} holds other files ({', '.join(strangers[:3])}) "
@@ -75,11 +77,18 @@ class Storage:
             ) from None
         self.folder = folder
         self.config = configuration.resolve(config)
-        self.latest, self.damaged = checkpoints.load_latest(folder)
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        self.latest, self.damaged = checkpoints.load_latest(self.folder)
         self._check_rounds()
-        _write_atomic(folder / CONFIG, configuration.to_text(self.config))
+        _write_atomic(self.folder / CONFIG, configuration.to_text(self.config))
         self.epoch = self._raise_epoch()
-        self.record = Record(folder)
+        self.record = Record(self.folder)
         latest = self.latest
         self.record.replay(latest.round if latest else 0, latest.meta["records"] if latest else [])
         self._next = self._other_generation()

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import torch
+
 from dmaml.worker.answers import Answerer
 from dmaml.worker.client import Client
 from dmaml.worker.connection import Address, Retry

@@ -8,6 +8,8 @@ from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ProtocolError
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks, train_tasks
@@ -18,7 +20,6 @@ from dmaml.worker.algorithms.base import Algorithm, Context
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource
 from dmaml.worker.tasks.episodes import require_episode
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 import numpy as np
+
 from dmaml.common import config as configuration
 from dmaml.common import frames
 from dmaml.common.config import RunConfig
@@ -31,13 +33,23 @@ LEASE_WAIT_S: Final = 20.0  # longest wait of one Lease call
 
 
 @dataclass(frozen=True)
+class Theta:
+    """One version of one pipeline's parameters."""
+
+    digest: str
+    flat: Flat
+    layout: Layout
+
+
+@dataclass(frozen=True)
 class Work:
-    """A leased item."""
+    """A leased item; `theta` is there where its parameters came with the lease."""
 
     item: WorkItem
     token: Token
     base_digest: str
     hint: WorkItem | None
+    theta: Theta | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,6 @@ class Reply:
     work: Work | None
     is_done: bool
     durable_round: int
-
-
-@dataclass(frozen=True)
-class Theta:
-    """One version of one pipeline's parameters."""
-
-    digest: str
-    flat: Flat
-    layout: Layout
 
 
 class Client:
@@ -68,6 +71,9 @@ class Client:
         self._stub = MetaModelStub(self._channel)
         self._control = ControlStub(self._channel)
         self._metadata = address.metadata
+        # blocking calls from threads that stay: half the latency of gRPC's own futures, which
+        # start a thread for each call (bench/server.py)
+        self._calls = ThreadPoolExecutor(4, "call")
         self._incarnation = uuid.uuid4().hex
         self._heartbeat: Heartbeat | None = None
         self.worker_id = ""
@@ -106,20 +112,31 @@ class Client:
         renew = meta_model_pb2.RenewRequest(worker_id=self.worker_id, epoch=self.epoch)
         self._heartbeat = Heartbeat(self._address, renew, reply.renew_every_s)
 
-    def ask(self, held: tuple[WorkItem, ...]) -> Callable[[], Reply]:
-        """Ask for an item at once; call the result to wait for the answer."""
+    def ask(
+        self, held: tuple[WorkItem, ...], digests: tuple[str, ...], layout: Layout | None
+    ) -> Pending[Reply]:
+        """Ask for an item at once.
+
+        Args:
+            held: items already computed.
+            digests: of the parameters at hand.
+            layout: of the parameters, once known.
+        """
         request = meta_model_pb2.LeaseRequest(
             worker_id=self.worker_id,
             epoch=self.epoch,
             request_id=uuid.uuid4().hex,
             wait_s=LEASE_WAIT_S,
             held=[frames.item_to_proto(item) for item in held],
+            digests=digests,
+            schema_hash=layout.schema_hash if layout is not None else "",
         )
-        timeout = LEASE_WAIT_S + CALL_S
-        first = self._stub.Lease.future(request, timeout=timeout, metadata=self._metadata)
-        return self._later("lease", first, self._stub.Lease, request, timeout, _reply)
+        return self._later(
+            "lease", self._stub.Lease, lambda: request, LEASE_WAIT_S + CALL_S,
+            lambda message: _reply(message, layout),
+        )  # fmt: skip
 
-    def pull(self, pipeline: int, base_version: int) -> Theta:
+    def pull(self, pipeline: int, base_version: int, layout: Layout | None) -> Theta:
         """Return one version of the parameters; safe to repeat.
 
         Raises:
@@ -127,31 +144,28 @@ class Client:
             ProtocolError: the stream is short or damaged.
         """
         request = meta_model_pb2.PullRequest(
-            worker_id=self.worker_id, epoch=self.epoch, pipeline=pipeline, version=base_version
+            worker_id=self.worker_id,
+            epoch=self.epoch,
+            pipeline=pipeline,
+            version=base_version,
+            schema_hash=layout.schema_hash if layout is not None else "",
         )
 
         def attempt() -> Theta:
             stream = self._stub.Pull(request, timeout=TRANSFER_S, metadata=self._metadata)
             header = next(stream).header
-            layout = frames.layout_from_proto(header.layout)
-            if header.num_bytes != layout.num_bytes:
-                raise ProtocolError(
-                    f"pull: {header.num_bytes} bytes announced, the layout has {layout.num_bytes}."
-                )
             receiver = frames.Receiver(header.num_bytes, header.num_bytes)
             for chunk in stream:
                 receiver.add(chunk.data)
             payload = receiver.finish(header.crc32)
-            if payload is None:
-                raise ProtocolError("pull: the parameters arrived short or damaged.")
-            return Theta(header.digest, np.frombuffer(payload, dtype="<f4"), layout)
+            return _theta(header, payload, layout)
 
         return self._retry.call("pull", self._address.target, attempt)
 
     def push(
         self, work: Work, answer: Answer, wire_dtype: str, timings: Mapping[str, float]
-    ) -> Callable[[], tuple[Outcome, str]]:
-        """Send an answer at once; call the result to wait for its outcome. Safe to repeat."""
+    ) -> Pending[tuple[Outcome, str]]:
+        """Send an answer at once. Safe to repeat."""
         dtype = "float32" if work.item.kind is ItemKind.INIT else wire_dtype
         payload = frames.encode(answer.flat, dtype)
         header = meta_model_pb2.PushHeader(
@@ -174,22 +188,14 @@ class Client:
             header.layout.CopyFrom(frames.layout_to_proto(answer.layout))
         if len(payload) <= frames.MAX_UNARY_BYTES:
             request = meta_model_pb2.PushRequest(header=header, payload=bytes(payload))
-            method: Any = self._stub.Push
-            first = method.future(request, timeout=TRANSFER_S, metadata=self._metadata)
-            return self._later("push", first, method, request, TRANSFER_S, _outcome)
+            return self._later("push", self._stub.Push, lambda: request, TRANSFER_S, _outcome)
 
-        def send() -> Iterator[meta_model_pb2.PushChunk]:
+        def chunks() -> Iterator[meta_model_pb2.PushChunk]:
             yield meta_model_pb2.PushChunk(header=header)
             for chunk in frames.chunks(payload):
                 yield meta_model_pb2.PushChunk(data=chunk)
 
-        method = self._stub.PushStream
-        first = method.future(send(), timeout=TRANSFER_S, metadata=self._metadata)
-
-        def again(_: Any, **options: Any) -> Any:
-            return method(send(), **options)
-
-        return self._later("push", first, again, None, TRANSFER_S, _outcome)
+        return self._later("push", self._stub.PushStream, chunks, TRANSFER_S, _outcome)
 
     def leave(self, reason: str) -> None:
         """End the session; an unreachable server learns it by silence."""
@@ -207,6 +213,7 @@ class Client:
         """Close the channels."""
         self._stop_heartbeat()
         self._channel.close()
+        self._calls.shutdown()
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -223,21 +230,52 @@ class Client:
     def _later(
         self,
         what: str,
-        first: Any,
         method: Any,
-        request: Any,
+        request: Callable[[], Any],
         timeout: float,
         decode: Callable[[Any], T],
-    ) -> Callable[[], T]:
-        """Return a function that waits for the call under way, and repeats it where needed."""
-        pending = [first]
+    ) -> Pending[T]:
+        def start() -> Future[Any]:
+            return self._calls.submit(method, request(), timeout=timeout, metadata=self._metadata)
+
+        return Pending(
+            start, lambda attempt: self._retry.call(what, self._address.target, attempt), decode
+        )
+
+
+class Pending(Generic[T]):
+    """A call under way: `result` waits for its answer, and repeats it where it must."""
+
+    def __init__(
+        self,
+        start: Callable[[], Future[Any]],
+        retried: Callable[[Callable[[], T]], T],
+        decode: Callable[[Any], T],
+    ) -> None:
+        self._start = start
+        self._retried = retried
+        self._decode = decode
+        self._future = start()
+        self._is_first = True
+
+    def is_done(self) -> bool:
+        """Tell whether an answer, good or bad, is there."""
+        return self._future.done()
+
+    def on_done(self, callback: Callable[[], object]) -> None:
+        """Call back, from another thread, once an answer is there."""
+        self._future.add_done_callback(lambda _: callback())
+
+    def result(self) -> T:
+        """Return the answer; raises as `Retry.call` does."""
 
         def attempt() -> T:
-            if pending:
-                return decode(pending.pop().result())
-            return decode(method(request, timeout=timeout, metadata=self._metadata))
+            if not self._is_first:
+                self._future = self._start()
+            self._is_first = False
+            return self._decode(self._future.result())
 
-        return lambda: self._retry.call(what, self._address.target, attempt)
+        return self._retried(attempt)
 
 
 class Heartbeat:
@@ -271,19 +309,33 @@ class Heartbeat:
         channel.close()
 
 
-def _reply(message: meta_model_pb2.LeaseReply) -> Reply:
+def _reply(message: meta_model_pb2.LeaseReply, layout: Layout | None) -> Reply:
     is_done = message.answer == meta_model_pb2.LEASE_ANSWER_DONE
     if message.answer != meta_model_pb2.LEASE_ANSWER_WORK:
         return Reply(None, is_done, message.durable_round)
     lease = message.lease
     hint = frames.item_from_proto(lease.hint) if lease.HasField("hint") else None
+    theta = None
+    if lease.HasField("parameters"):
+        is_whole = frames.crc32(lease.data) == lease.parameters.crc32
+        theta = _theta(lease.parameters, lease.data if is_whole else None, layout)
     work = Work(
         frames.item_from_proto(lease.item),
         frames.token_from_proto(lease.token),
         lease.base_digest,
         hint,
+        theta,
     )
     return Reply(work, False, message.durable_round)
+
+
+def _theta(
+    header: meta_model_pb2.PullHeader, payload: bytes | memoryview | None, known: Layout | None
+) -> Theta:
+    layout = frames.layout_from_proto(header.layout) if header.HasField("layout") else known
+    if layout is None or payload is None or len(payload) != layout.num_bytes:
+        raise ProtocolError("the parameters arrived short, damaged or without their layout.")
+    return Theta(header.digest, np.array(np.frombuffer(payload, dtype="<f4")), layout)
 
 
 def _outcome(message: meta_model_pb2.PushReply) -> tuple[Outcome, str]:

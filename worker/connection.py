@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import grpc
+
 from dmaml.common import frames
 from dmaml.common.errors import ConfigError, ServerUnreachableError, error_of
 from dmaml.common.security import read_secret

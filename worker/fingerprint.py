@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import torch
+
 from dmaml.common.config import RunConfig
 
 _VARIABLES: Final = (

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
+
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SessionLostError, SnapshotGoneError
 from dmaml.common.items import ItemKind, Outcome, WorkItem
+from dmaml.common.layout import Layout
 from dmaml.worker.answers import Answer, Answerer
-from dmaml.worker.client import Client, Reply, Theta, Work
+from dmaml.worker.client import Client, Pending, Reply, Theta, Work
 from dmaml.worker.fingerprint import fingerprint
 from dmaml.worker.tasks.base import TaskBatch
 
 log = logging.getLogger("dmaml.worker")
 
 MAX_HELD: Final = 64
+MAX_PUSHES: Final = 3  # of one answer that keeps being damaged on the way
 MAX_HELD_BYTES: Final = 256 * 1024**2
 _FATAL: Final = frozenset({Outcome.SHAPE, Outcome.QUOTA})
 
@@ -31,6 +35,17 @@ class Held:
 
     base_digest: str
     answer: Answer
+
+
+@dataclass
+class InFlight:
+    """An answer that was sent and whose outcome is not known yet."""
+
+    work: Work
+    answer: Answer
+    timings: dict[str, float]
+    outcome: Pending[tuple[Outcome, str]]
+    attempts: int
 
 
 @final
@@ -57,6 +72,7 @@ class Loop:
         self._fingerprint = fingerprint(config)
         self._held: dict[WorkItem, Held] = {}
         self._thetas: dict[int, Theta] = {}
+        self._pushed: InFlight | None = None
         self._prepared: tuple[WorkItem, list[TaskBatch]] | None = None
         self.num_answers = 0
 
@@ -96,40 +112,66 @@ class Loop:
 
     def _work_until_lost(self) -> bool:
         """Return True once the run is done, False when asked to stop."""
-        asked, waited_from = self._client.ask(tuple(self._held)), time.monotonic()
+        self._pushed = None
+        asked, asked_at = self._ask(), time.monotonic()
         while True:
-            reply = asked()
+            reply = self._await(asked)
             self._forget(reply.durable_round)
+            if reply.work is None or self._is_stopped():
+                self._settle()
             if reply.is_done:
                 return True
             if self._is_stopped():
                 return False
-            if reply.work is None:
-                asked, waited_from = self._client.ask(tuple(self._held)), time.monotonic()
+            if reply.work is None or not self._do(reply.work, time.monotonic() - asked_at):
+                asked, asked_at = self._ask(), time.monotonic()
                 continue
-            asked, waited_from = self._do(reply.work, time.monotonic() - waited_from)
+            asked, asked_at = self._ask(), time.monotonic()
+            self._prepare(reply.work.hint)
 
-    def _do(self, work: Work, wait_s: float) -> tuple[Callable[[], Reply], float]:
-        """Answer one item; the next is asked for while the answer travels."""
+    def _ask(self) -> Pending[Reply]:
+        digests = tuple(theta.digest for theta in self._thetas.values())
+        return self._client.ask(tuple(self._held), digests, self._layout())
+
+    def _await(self, asked: Pending[Reply]) -> Reply:
+        """Wait for a lease; the answer before it travels meanwhile."""
+        if self._pushed is not None and not asked.is_done():
+            one_is_there = threading.Event()
+            asked.on_done(one_is_there.set)
+            self._pushed.outcome.on_done(one_is_there.set)
+            one_is_there.wait()
+            if not asked.is_done():
+                self._settle()
+        return asked.result()
+
+    def _do(self, work: Work, wait_s: float) -> bool:
+        """Compute one item's answer and send it off; False where its parameters are gone."""
         try:
             answer, timings = self._answer(work)
         except SnapshotGoneError as error:
             log.info("%s", error)
-            return self._client.ask(tuple(self._held)), time.monotonic()
-        for attempt in range(3):
-            pushed = self._client.push(
-                work, answer, self._config.sync.wire_dtype, {"wait_s": wait_s, **timings}
-            )
-            if attempt == 0:
-                self._hold(work, answer)
-                asked, asked_at = self._client.ask(tuple(self._held)), time.monotonic()
-                self._prepare(work.hint)
-            outcome, message = pushed()
-            if outcome is not Outcome.CHECKSUM:
-                break
-            log.warning("%s", message)
-        self._note(outcome, message)
-        return asked, asked_at
+            return False
+        self._settle()
+        self._push(work, answer, {"wait_s": wait_s, **timings})
+        self._hold(work, answer)
+        return True
+
+    def _push(
+        self, work: Work, answer: Answer, timings: dict[str, float], attempts: int = 1
+    ) -> None:
+        pending = self._client.push(work, answer, self._config.sync.wire_dtype, timings)
+        self._pushed = InFlight(work, answer, timings, pending, attempts)
+
+    def _settle(self) -> None:
+        """Wait for the outcome of the answer under way; one damaged on the way is sent again."""
+        while self._pushed is not None:
+            flight, self._pushed = self._pushed, None
+            outcome, message = flight.outcome.result()
+            if outcome is Outcome.CHECKSUM and flight.attempts < MAX_PUSHES:
+                log.warning("%s", message)
+                self._push(flight.work, flight.answer, flight.timings, flight.attempts + 1)
+            else:
+                self._note(outcome, message)
 
     def _answer(self, work: Work) -> tuple[Answer, dict[str, float]]:
         held = self._held.get(work.item)
@@ -155,13 +197,16 @@ class Loop:
         """Return the item's parameters, cached by digest."""
         if work.item.kind is ItemKind.INIT:
             return None
-        cached = self._thetas.get(work.item.pipeline)
+        cached = work.theta or self._thetas.get(work.item.pipeline)
         if cached is None or cached.digest != work.base_digest:
-            cached = self._client.pull(work.item.pipeline, work.item.base_version)
-            self._thetas[work.item.pipeline] = cached
+            cached = self._client.pull(work.item.pipeline, work.item.base_version, self._layout())
+        self._thetas[work.item.pipeline] = cached
         if cached.digest != work.base_digest:
             raise SnapshotGoneError(f"{work.item}: the server published other parameters since.")
         return cached
+
+    def _layout(self) -> Layout | None:
+        return next((theta.layout for theta in self._thetas.values()), None)
 
     def _batches(self, item: WorkItem) -> list[TaskBatch]:
         prepared, self._prepared = self._prepared, None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias, final
 
 import grpc
+
 from dmaml.common.errors import error_of
 from dmaml.v1 import control_pb2
 from dmaml.v1.control_pb2_grpc import ControlStub

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
-from dmaml.common.layout import Flat
 from numpy.typing import NDArray
+
+from dmaml.common.layout import Flat
 
 BLOCK: Final = 1 << 16  # float32 values: 256 KiB stay in a core's cache
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.layout import Flat
 from dmaml.server.aggregation.base import weighted_sum
-from numpy.typing import NDArray
 
 
 @final

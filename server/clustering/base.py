@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from dmaml.common.items import ItemKind
 from numpy.typing import NDArray
+
+from dmaml.common.items import ItemKind
 
 State = dict[str, Any]  # JSON values; checkpointed with θ in one file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, final
 
 import numpy as np
+
 from dmaml.common.config import ClusteringSection
 from dmaml.common.items import ItemKind
 from dmaml.server.clustering.base import Gamma, State

@@ -41,6 +41,7 @@ class Lease:
     worker_id: str
     request_id: str
     ends_at: float
+    valid_s: float
 
 
 @dataclass
@@ -50,12 +51,17 @@ class Session:
     worker_id: str
     hello: Hello
     heard_at: float
-    held: frozenset[WorkItem]
+    held: frozenset[WorkItem] = frozenset()
+    held_until: float = 0.0
     leases: dict[int, Lease] = field(default_factory=dict)
     granted: Lease | None = None
     hint: WorkItem | None = None
     last: tuple[WorkItem, Outcome] | None = None
     contributions: int = 0
+
+    def hold(self, items: tuple[WorkItem, ...], until: float) -> None:
+        """Reserve items for this actor until a time, for it has their answers."""
+        self.held, self.held_until = frozenset(items), until
 
 
 class Membership:
@@ -86,7 +92,6 @@ class Membership:
         if known is not None:
             session = self._sessions[known]
             session.heard_at = now
-            session.held = frozenset(hello.held)
             return session, False
         if len(self._sessions) >= self._max_workers:
             raise CapacityError(
@@ -95,7 +100,7 @@ class Membership:
             )
         self._num_joined += 1
         worker_id = f"{self.epoch}-{self._num_joined}"
-        session = Session(worker_id, hello, now, frozenset(hello.held))
+        session = Session(worker_id, hello, now)
         self._sessions[worker_id] = session
         self._by_incarnation[hello.incarnation] = worker_id
         return session, True
@@ -139,7 +144,7 @@ class Membership:
             )
         self._num_leases += 1
         token = Token(self.epoch, self._num_leases)
-        lease = Lease(item, token, session.worker_id, request_id, now + valid_s)
+        lease = Lease(item, token, session.worker_id, request_id, now + valid_s, valid_s)
         session.leases[token.counter] = lease
         session.granted = lease
         return lease

@@ -103,6 +103,7 @@ class Core:
         self._round: Round | None = None
         self._is_committing = False
         self._is_draining = False
+        self._founder: Hello | None = None  # did INIT; kept, for it may be gone at the commit
         self._pending: deque[WorkItem] = deque()
         self._waiters: dict[str, Waiter] = {}
         self._actions: list[Action] = []
@@ -152,6 +153,7 @@ class Core:
             )
         self._admit(hello)
         session, is_new = self.members.join(now, hello)
+        session.hold(hello.held, now + self.config.server.item_timeout_s)
         if is_new:
             self._note("joined", f"worker {session.worker_id} joined from {hello.host}", session)
         if self.state is RunState.EMPTY:
@@ -187,7 +189,7 @@ class Core:
         """
         session = self.members.heard(now, worker_id, epoch)
         self._admit(session.hello)
-        session.held = frozenset(held)
+        session.hold(held, now + self.config.server.item_timeout_s)
         previous = self._waiters.pop(worker_id, None)
         if previous is not None and previous.request_id != request_id:
             self._actions.append(Wait(worker_id, previous.request_id))
@@ -229,7 +231,8 @@ class Core:
             return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
         if self.state in (RunState.FINISHED, RunState.FAILED):
             return Verdict(Outcome.PAUSED, f"push refused: the run is {self.state.name}.")
-        if entry is None or session is None or head.token.counter not in entry.leases:
+        lease = entry.leases.get(head.token.counter) if entry is not None else None
+        if session is None or lease is None or lease.worker_id != head.worker_id:
             return Verdict(
                 Outcome.STALE_LEASE,
                 f"push refused: lease {head.token.counter} on {item} ended or never was. "
@@ -271,6 +274,8 @@ class Core:
         entry.leases.clear()
         session.last = (head.item, outcome)
         session.contributions += 1
+        if head.item.kind is ItemKind.INIT and self._founder is None:
+            self._founder = session.hello
         message = ""
         if outcome in VOID:
             message = self._void_sentence(head, outcome)
@@ -300,7 +305,7 @@ class Core:
         assert self._round.number == number
         kind = self._round.kind
         if kind is ItemKind.INIT:
-            self._fix_numerics(self._round)
+            self._fix_numerics()
         progress = self.progress.after(kind, num_tasks)
         self.memory = Memory(
             progress,
@@ -320,6 +325,8 @@ class Core:
         self.durable_round = max(self.durable_round, number)
         is_idle = self._round is None and not self._is_committing
         is_durable = self.durable_round >= self.progress.round
+        if self.state in (RunState.FINISHED, RunState.FAILED):
+            return
         if is_idle and is_durable and self._is_ending():
             self.state = RunState.FINISHED
             self._note("finished", f"finished at version {self.progress.version}")
@@ -404,18 +411,15 @@ class Core:
                 "machines and versions, or set run.hardware to mixed and give up reproducibility."
             )
 
-    def _fix_numerics(self, init: Round) -> None:
-        head = next(iter(init.items.values())).head
-        assert head is not None
-        session = self.members.find(head.worker_id, self.epoch)
-        if session is not None:
-            self.memory = Memory(
-                self.progress,
-                self.memory.num_elements,
-                self.memory.base_digests,
-                dict(session.hello.fingerprint),
-                session.hello.data_digest,
-            )
+    def _fix_numerics(self) -> None:
+        assert self._founder is not None
+        self.memory = Memory(
+            self.progress,
+            self.memory.num_elements,
+            self.memory.base_digests,
+            dict(self._founder.fingerprint),
+            self._founder.data_digest,
+        )
 
     def _is_ending(self) -> bool:
         return self._is_draining or next_kind(self.config, self.progress, self._plan) is None
@@ -449,17 +453,22 @@ class Core:
             if not self._pending:
                 return
             session = self.members.find(worker_id, self.epoch)
-            item = self._pick(session) if session is not None else None
+            item = self._pick(now, session) if session is not None else None
             if session is None or item is None:
                 continue
             self._grant(now, session, item, self._waiters.pop(worker_id).request_id)
 
-    def _pick(self, session: Session) -> WorkItem | None:
+    def _pick(self, now: float, session: Session) -> WorkItem | None:
         """Return the pending item for a session: one it holds, one it prepared, else the first."""
         mine = [item for item in self._pending if item in session.held]
         if mine:
             return mine[0]
-        others = {item for s in self.members if s is not session for item in s.held}
+        others = {
+            item
+            for s in self.members
+            if s is not session and now <= s.held_until
+            for item in s.held
+        }
         free = [item for item in self._pending if item not in others]
         if session.hint in free:
             return session.hint
@@ -530,6 +539,11 @@ class Core:
                     f"{limits.max_model_bytes}. Raise it or take a smaller model.",
                 )
             return None
+        if kind in (ItemKind.TRAIN, ItemKind.EVALUATE) and head.num_tasks < 1:
+            return Verdict(
+                Outcome.SHAPE,
+                f"push refused: num_tasks {head.num_tasks} for {head.item}, required 1 or more.",
+            )
         expected = self.memory.num_elements if kind is ItemKind.TRAIN else 0
         if head.num_elements != expected:
             return Verdict(
@@ -566,7 +580,7 @@ class Core:
         for pipeline in sorted({item.pipeline for item in voids}):
             slots = {item.slot for item in current.items if item.pipeline == pipeline}
             if slots == {item.slot for item in voids if item.pipeline == pipeline}:
-                self.state = RunState.PAUSED
+                self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
                 self.message = (
                     f"round {current.number}: every contribution to pipeline {pipeline} is void "
                     "(NaN, infinity or too large). Lower algorithm.inner_lr or outer.lr and start "

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, final
 
 import grpc
+from grpc import aio
+
 from dmaml.common.errors import AddressError, ConfigError
 from dmaml.common.security import read_secret
-from grpc import aio
 
 _OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
+
 from dmaml.common.errors import DmamlError, status_of
 
 log = logging.getLogger("dmaml.server")

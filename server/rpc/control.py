@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final, final
@@ -13,6 +14,7 @@ from dmaml.v1 import control_pb2 as pb
 from dmaml.v1 import control_pb2_grpc as rpc
 
 WATCH_S: Final = 5.0
+WATCH_AT_MOST_EVERY_S: Final = 0.1
 
 
 @final
@@ -35,6 +37,7 @@ class ControlService(rpc.ControlServicer):
         """Return the run again and again."""
         while True:
             yield status_message(self._run)
+            await asyncio.sleep(WATCH_AT_MOST_EVERY_S)
             await self._run.changed(request.every_s or WATCH_S)
 
     @guarded

@@ -12,6 +12,7 @@ from dmaml.common.items import ItemKind, Outcome, RunState
 from dmaml.common.layout import Layout
 from dmaml.server.core.actions import Done, Grant, Head, Verdict
 from dmaml.server.core.membership import Hello
+from dmaml.server.parameters import Snapshot
 from dmaml.server.rpc.calls import guarded
 from dmaml.server.runner import Runner
 from dmaml.server.shelf import Shelf
@@ -20,6 +21,7 @@ from dmaml.v1 import meta_model_pb2_grpc as rpc
 
 MAX_WAIT_S: Final = 60.0
 MAX_HELD: Final = 256
+MAX_INLINE_BYTES: Final = frames.MAX_UNARY_BYTES  # parameters that travel with a lease
 _TIMINGS: Final = ("wait_s", "pull_s", "sample_s", "compute_s", "computed_at")
 
 
@@ -92,7 +94,7 @@ class MetaModelService(rpc.MetaModelServicer):
         reply = pb.LeaseReply(state=int(core.state), durable_round=core.durable_round)
         if isinstance(answer, Grant):
             reply.answer = pb.LEASE_ANSWER_WORK
-            reply.lease.CopyFrom(_lease(answer, self._config.server.item_timeout_s))
+            self._fill(reply.lease, answer, request)
         elif isinstance(answer, Done) and core.state is RunState.FAILED:
             raise RunFailedError(core.message)
         else:
@@ -105,15 +107,7 @@ class MetaModelService(rpc.MetaModelServicer):
         """Stream one version of the parameters."""
         self._run.renew(request.worker_id, request.epoch)
         snapshot = self._run.snapshot(request.pipeline, request.version)
-        yield pb.PullReply(
-            header=pb.PullHeader(
-                version=snapshot.version,
-                digest=snapshot.digest,
-                layout=frames.layout_to_proto(self._run.parameters.layout),
-                num_bytes=len(snapshot.data),
-                crc32=snapshot.crc32,
-            )
-        )
+        yield pb.PullReply(header=self._header(snapshot, request.schema_hash))
         for chunk in frames.chunks(snapshot.data):
             yield pb.PullReply(data=chunk)
         self._run.metrics.sent.inc(len(snapshot.data))
@@ -154,6 +148,33 @@ class MetaModelService(rpc.MetaModelServicer):
                 self._run.metrics.contributions.labels("checksum").inc()
                 return self._reply(damaged)
             return self._reply(await self._deliver(header, head, layout, payload, is_checked=True))
+
+    def _fill(self, message: pb.Lease, answer: Grant, request: pb.LeaseRequest) -> None:
+        lease = answer.lease
+        message.item.CopyFrom(frames.item_to_proto(lease.item))
+        message.token.CopyFrom(frames.token_to_proto(lease.token))
+        message.valid_s = lease.valid_s
+        message.base_digest = answer.base_digest
+        message.gamma_version = self._run.gamma.version
+        if answer.hint is not None:
+            message.hint.CopyFrom(frames.item_to_proto(answer.hint))
+        snapshot = self._run.parameters.snapshots.get(lease.item.pipeline)
+        if snapshot is None or snapshot.digest in request.digests:
+            return
+        if snapshot.digest == answer.base_digest and len(snapshot.data) <= MAX_INLINE_BYTES:
+            message.parameters.CopyFrom(self._header(snapshot, request.schema_hash))
+            message.data = snapshot.data
+            self._run.metrics.sent.inc(len(snapshot.data))
+
+    def _header(self, snapshot: Snapshot, known: str) -> pb.PullHeader:
+        layout = self._run.parameters.layout
+        return pb.PullHeader(
+            version=snapshot.version,
+            digest=snapshot.digest,
+            layout=None if known == layout.schema_hash else frames.layout_to_proto(layout),
+            num_bytes=len(snapshot.data),
+            crc32=snapshot.crc32,
+        )
 
     async def _next(self, chunks: AsyncIterator[pb.PushChunk]) -> pb.PushChunk | None:
         patience_s = self._config.server.session_s
@@ -217,19 +238,6 @@ class MetaModelService(rpc.MetaModelServicer):
             message=verdict.message,
             server_version=self._run.core.progress.version,
         )
-
-
-def _lease(answer: Grant, item_timeout_s: float) -> pb.Lease:
-    lease = answer.lease
-    message = pb.Lease(
-        item=frames.item_to_proto(lease.item),
-        token=frames.token_to_proto(lease.token),
-        valid_s=item_timeout_s,
-        base_digest=answer.base_digest,
-    )
-    if answer.hint is not None:
-        message.hint.CopyFrom(frames.item_to_proto(answer.hint))
-    return message
 
 
 def _head(header: pb.PushHeader) -> Head:

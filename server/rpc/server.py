@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from dmaml.common import frames
 from dmaml.common.errors import AddressError
 from dmaml.server.rpc.auth import Security, TokenInterceptor
@@ -13,8 +16,6 @@ from dmaml.v1 import clustering_pb2, control_pb2, meta_model_pb2
 from dmaml.v1.clustering_pb2_grpc import add_ClusteringServicer_to_server
 from dmaml.v1.control_pb2_grpc import add_ControlServicer_to_server
 from dmaml.v1.meta_model_pb2_grpc import add_MetaModelServicer_to_server
-from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 SERVICES = (
     meta_model_pb2.DESCRIPTOR.services_by_name["MetaModel"].full_name,

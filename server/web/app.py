@@ -8,15 +8,16 @@ import threading
 from typing import Any
 
 import uvicorn
-from dmaml.common.errors import AddressError
-from dmaml.server.metrics import Metrics
-from dmaml.server.runner import Runner
-from dmaml.server.status import status_of
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from dmaml.common.errors import AddressError
+from dmaml.server.metrics import Metrics
+from dmaml.server.runner import Runner
+from dmaml.server.status import status_of
 
 
 class Web:

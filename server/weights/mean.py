@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, final
 
 import numpy as np
-from dmaml.server.weights.base import Float64
 from numpy.typing import NDArray
+
+from dmaml.server.weights.base import Float64
 
 
 @final

@@ -368,7 +368,7 @@ def test_a_users_algorithm_is_found_by_path() -> None:
 def test_unsuitable_algorithms_are_refused() -> None:
     wrong = settings(name="tests.unit.test_maml:Own", options={"powder": 2})
 
-    with pytest.raises(ConfigError, match="powder.*called as"):
+    with pytest.raises(ConfigError, match=r"powder.*called as"):
         algorithms.build(wrong, "classification", SHAPE, N_WAY)
     with pytest.raises(ConfigError, match=r"algorithm\.options .* 'maml'.*Remove them"):
         algorithms.build(settings(options={"a": 1}), "classification", SHAPE, N_WAY)

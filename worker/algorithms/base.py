@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from dmaml.common.seeds import Stream
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
-from numpy.typing import NDArray
-from torch import Tensor
 
 Draw = Callable[[], TaskBatch]
 Steps = NDArray[np.float64]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from dmaml.worker.tasks.base import TaskBatch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from dmaml.worker.tasks.base import TaskBatch
 
 Kind = Literal["classification", "regression"]
 

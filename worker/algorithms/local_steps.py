@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
+from torch import Tensor
+
 from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.base import Algorithm, Context, Contribution, Draw, Evaluation
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
-from torch import Tensor
 
 
 @final

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import final
 
 import torch
+from torch import Tensor
+
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
@@ -13,7 +15,6 @@ from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, stacks
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch
-from torch import Tensor
 
 Figures = dict[str, Tensor]
 

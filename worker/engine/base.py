@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dmaml.worker.models.base import Params, Statistics
 from torch import Tensor
+
+from dmaml.worker.models.base import Params, Statistics
 
 
 class Engine(Protocol):

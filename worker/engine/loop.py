@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from dmaml.worker.models.base import Model, Params, Statistics
 from torch import Tensor
+
+from dmaml.worker.models.base import Model, Params, Statistics
 
 
 @final

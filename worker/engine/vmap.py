@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from dmaml.worker.models.base import Model, Params, Statistics
 from torch import Tensor
 from torch.func import vmap
+
+from dmaml.worker.models.base import Model, Params, Statistics
 
 DEFAULT_CHUNK: Final = 8
 

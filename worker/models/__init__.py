@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from torch import nn
+
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.plugins import find
 from dmaml.worker.models.base import Model
 from dmaml.worker.models.module import ModuleModel
-from torch import nn
 
 GROUP: Final = "dmaml.models"
 MODELS: Final = {

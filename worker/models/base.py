@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dmaml.common.seeds import Stream
 from torch import Tensor
+
+from dmaml.common.seeds import Stream
 
 Params = dict[str, Tensor]
 # (mean, variance) of each batch norm, in the order of the layers

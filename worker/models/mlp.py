@@ -7,11 +7,12 @@ from typing import Final, final
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from dmaml.common.config import ModelSection
 from dmaml.common.seeds import Float64, Stream
 from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models.layers import batch_norm
-from torch import Tensor
 
 _STD: Final = 0.01
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import final
 
 import torch
-from dmaml.common.errors import ConfigError
-from dmaml.common.seeds import Stream
-from dmaml.worker.models.base import Params, Statistics
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+
+from dmaml.common.errors import ConfigError
+from dmaml.common.seeds import Stream
+from dmaml.worker.models.base import Params, Statistics
 
 
 @final

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+
 from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker.tasks.strokes import (
     KNOTS,
@@ -46,10 +47,10 @@ _SINES: Final = np.array([round(math.sin(math.radians(i)), 9) for i in range(360
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of stroke: how the pen turns at the four inner knots, in degrees, and its five steps.
+    """One kind of stroke: its five steps, and how the pen turns between them.
 
     Attributes:
-        turns: clockwise positive.
+        turns: degrees at the four inner knots, clockwise positive.
         steps: relative lengths.
         length: of the whole stroke, in units of a plain bar.
         smooth: 0 where the turns are corners, 1 where they are bends.
@@ -140,7 +141,7 @@ def alphabet(source: Stream) -> Characters:
     knots, smooth, num_strokes = _candidates(style, source)
     line = path(knots, smooth)
     length = path_lengths(line, num_strokes).sum(axis=(1, 2))
-    kept = _choose(_glance(line, num_strokes), length, size)
+    kept = _choose(_glance(line[:, :, ::2], num_strokes), length, size)
     stroke, weights = trace(knots[kept], smooth[kept], num_strokes[kept])
     radius = np.full(size, style.radius, dtype=np.float32)
     return Characters(knots[kept].astype(np.float32), stroke, weights, radius)
@@ -190,8 +191,9 @@ def invent_style(source: Stream) -> Style:
 
 
 def _cumulative(weights: Float64) -> Float64:
-    total = np.cumsum(weights)
-    return total / total[-1]
+    total: Float64 = np.cumsum(weights)
+    normal: Float64 = total / total[-1]
+    return normal
 
 
 def _pick(cumulative: Float64, uniform: Float64) -> Int64:
@@ -275,7 +277,7 @@ def _frame(style: Style, knots: Float64, num_strokes: Int64) -> Float64:
 
 
 def _glance(line: Float64, num_strokes: Int64) -> Uint8:
-    """Draw the candidates' paths with a thick pen, at half size: uint8 `[C, SIZE / 2, SIZE / 2]`."""
+    """Draw candidates with a thick pen at half size, uint8 `[C, SIZE / 2, SIZE / 2]`."""
     hidden = (np.arange(STROKES) >= num_strokes[:, None])[..., None, None]
     points = 0.5 * np.where(hidden, line[:, :1], line).reshape(len(line), -1, 2)
     radius = np.full(len(line), _GLANCE / 2, dtype=np.float32)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from dmaml.common.seeds import Stream
 from numpy.typing import NDArray
+
+from dmaml.common.seeds import Stream
 
 Units = NDArray[np.int64]
 SplitName = Literal["train", "validation", "test"]

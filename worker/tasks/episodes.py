@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.errors import DataError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
@@ -33,7 +35,6 @@ from dmaml.worker.tasks.splits import (
     split_fractions,
     split_vinyals,
 )
-from numpy.typing import NDArray
 
 __all__ = [
     "TEST",

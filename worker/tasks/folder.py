@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import DataError
 from dmaml.common.seeds import Int64
 from dmaml.worker.tasks.images import Album, ImageSource, cached, file_digest, make_album
 from dmaml.worker.tasks.npz import divide
 from dmaml.worker.tasks.splits import TEST, TRAIN, VALIDATION
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm"})
 SPLIT_FOLDERS: Final = {

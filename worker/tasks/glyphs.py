@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 import numpy as np
+
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import DataError
+from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
 from dmaml.worker.tasks import alphabets, episodes, strokes
 from dmaml.worker.tasks.base import SplitName, TaskBatch, Units
@@ -108,6 +109,7 @@ def _frame(points: Float32, noise: Float32) -> Float32:
     return framed
 
 
+@final
 class Glyphs:
     """Thousands of characters of invented alphabets; implements `TaskSource`.
 
@@ -119,17 +121,17 @@ class Glyphs:
         characters: what the classes look like, before rotations.
 
     Raises:
-        DataError: `task.splits` other than `default`.
+        ConfigError: `task.splits` other than `default`.
     """
 
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "regression"] = "classification"
     input_shape: tuple[int, ...] = (1, SIZE, SIZE)
 
     def __init__(self, config: RunConfig) -> None:
         if config.task.splits != "default":
-            raise DataError(
-                f"task.splits {config.task.splits!r} required the classes of Omniglot, found "
-                "source 'glyphs'. Set task.splits to default."
+            raise ConfigError(
+                f"task.splits {config.task.splits!r} with task.source 'glyphs': it divides "
+                "Omniglot. Set task.splits to default."
             )
         self.characters, alphabet = alphabets.characters()
         names, groups = _names(alphabet)
@@ -171,7 +173,7 @@ class Glyphs:
         """
         k = k_shot + k_query
         drawn = episodes.draw(self.roster, streams, units, n_way, k=0)  # drawings have no numbers
-        noise = np.stack([one.uniform(n_way * k, NOISE) for one in streams])
+        noise = np.array([one.uniform(n_way * k, NOISE) for one in streams])
         base = np.repeat(self.roster.base(drawn.classes).ravel(), k)
         flat = draw(self.characters, base, noise.reshape(-1, NOISE))
         pictures = flat.reshape(len(streams), n_way, k, *self.input_shape)

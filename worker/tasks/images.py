@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.config import TaskSection
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Int64, Stream
 from dmaml.worker.tasks.base import SplitName, TaskBatch, Units
 from dmaml.worker.tasks.cache import cache_dir, write_whole
 from dmaml.worker.tasks.episodes import Classes, Draw, digest, draw, enroll, to_batch
-from numpy.typing import NDArray
 
 FORMAT: Final = 1  # raise it when decoding or the files in the cache change
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 import platformdirs
-from dmaml.common.errors import DataError, RunTimeError, UnknownNameError
-from dmaml.worker.tasks.cache import cache_dir, write_whole
 from numpy.typing import NDArray
 from PIL import Image
+
+from dmaml.common.errors import DataError, RunTimeError, UnknownNameError
+from dmaml.worker.tasks.cache import cache_dir, write_whole
 
 LAKE: Final = "https://github.com/brendenlake/omniglot"
 NON_COMMERCIAL: Final = "ImageNet terms: non-commercial research and education only"

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dmaml.common.config import RunConfig, TaskSection
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.common.seeds import Int64
@@ -33,7 +35,6 @@ from dmaml.worker.tasks.splits import (
     number_groups,
     split_fractions,
 )
-from numpy.typing import NDArray
 
 _CODES = np.array([TRAIN, TEST, VALIDATION])  # 0, 1, 2 of the file
 _BROKEN = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
 from dmaml.common.errors import DataError
 from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.worker.tasks.base import SPLITS, SplitName, Units

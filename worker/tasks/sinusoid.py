@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, final
 
 import numpy as np
+
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.common.seeds import Float64, Kind, Stream, stream

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+
 from dmaml.common.errors import DataError
 from dmaml.common.seeds import Int64, Kind, stream
 

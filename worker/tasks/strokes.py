@@ -9,7 +9,7 @@ used, in a fixed order: a picture has the same bits on every machine and in ever
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,9 +150,9 @@ def _hermite(at: Float64) -> tuple[Float64, Float64, Float64]:
     return 2 * cube - 3 * square + 1, cube - 2 * square + at, cube - square
 
 
-def combine(weights: NDArray[Any], knots: NDArray[Any]) -> NDArray[Any]:
+def combine(weights: Float32, knots: Float32) -> Float32:
     """Return the sum of `weights[..., KNOTS]` times `knots[..., KNOTS, 2]`, in the knots' order."""
-    total = np.zeros(np.broadcast_shapes(weights.shape, knots.shape[:-1])[:-1] + (2,), knots.dtype)
+    total = np.zeros((*weights.shape[:-1], 2), dtype=np.float32)
     for axis in range(2):  # each by itself: a last axis of length 2 makes slow loops
         for knot in range(KNOTS):
             total[..., axis] += weights[..., knot] * knots[..., knot, axis]
@@ -179,11 +179,12 @@ def fit(points: Float32, shift: Float32) -> Float32:
     middle = (low + high) / 2
     limit = room - half * scale
     moved = np.clip(middle * scale + shift, -limit, limit)
-    return (points - middle[:, None]) * scale[:, None] + moved[:, None]
+    placed: Float32 = (points - middle[:, None]) * scale[:, None] + moved[:, None]
+    return placed
 
 
 def rasterise(points: Float32, radius: Float32, size: int = SIZE) -> Uint8:
-    """Draw round dots so close that they make lines; ink 255 on ground 0.
+    """Draw round dots, so close that they make lines; ink 255 on ground 0.
 
     A pixel's ink falls from 1 to 0 over one pixel about the distance `radius` from the nearest
     point, in steps of 1/255.

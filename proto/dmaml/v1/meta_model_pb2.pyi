@@ -214,34 +214,42 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("worker_id", "epoch", "request_id", "wait_s", "held")
+    __slots__ = ("worker_id", "epoch", "request_id", "wait_s", "held", "digests", "schema_hash")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     epoch: int
     request_id: str
     wait_s: float
     held: _containers.RepeatedCompositeFieldContainer[WorkItem]
-    def __init__(self, worker_id: _Optional[str] = ..., epoch: _Optional[int] = ..., request_id: _Optional[str] = ..., wait_s: _Optional[float] = ..., held: _Optional[_Iterable[_Union[WorkItem, _Mapping]]] = ...) -> None: ...
+    digests: _containers.RepeatedScalarFieldContainer[str]
+    schema_hash: str
+    def __init__(self, worker_id: _Optional[str] = ..., epoch: _Optional[int] = ..., request_id: _Optional[str] = ..., wait_s: _Optional[float] = ..., held: _Optional[_Iterable[_Union[WorkItem, _Mapping]]] = ..., digests: _Optional[_Iterable[str]] = ..., schema_hash: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("item", "token", "valid_s", "base_digest", "gamma_version", "hint")
+    __slots__ = ("item", "token", "valid_s", "base_digest", "gamma_version", "hint", "parameters", "data")
     ITEM_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VALID_S_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     GAMMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     item: WorkItem
     token: Token
     valid_s: float
     base_digest: str
     gamma_version: int
     hint: WorkItem
-    def __init__(self, item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., valid_s: _Optional[float] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., hint: _Optional[_Union[WorkItem, _Mapping]] = ...) -> None: ...
+    parameters: PullHeader
+    data: bytes
+    def __init__(self, item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., valid_s: _Optional[float] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., hint: _Optional[_Union[WorkItem, _Mapping]] = ..., parameters: _Optional[_Union[PullHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
     __slots__ = ("answer", "lease", "state", "durable_round")
@@ -256,16 +264,18 @@ class LeaseReply(_message.Message):
     def __init__(self, answer: _Optional[_Union[LeaseAnswer, str]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., state: _Optional[_Union[RunState, str]] = ..., durable_round: _Optional[int] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("worker_id", "epoch", "pipeline", "version")
+    __slots__ = ("worker_id", "epoch", "pipeline", "version", "schema_hash")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     epoch: int
     pipeline: int
     version: int
-    def __init__(self, worker_id: _Optional[str] = ..., epoch: _Optional[int] = ..., pipeline: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    schema_hash: str
+    def __init__(self, worker_id: _Optional[str] = ..., epoch: _Optional[int] = ..., pipeline: _Optional[int] = ..., version: _Optional[int] = ..., schema_hash: _Optional[str] = ...) -> None: ...
 
 class PullHeader(_message.Message):
     __slots__ = ("version", "digest", "layout", "num_bytes", "crc32")

@@ -1,0 +1,287 @@
+"""A real server and real loops, small enough for a test: in threads, or as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmaml.common import checkpoint as checkpoints
+from dmaml.common import config as configuration
+from dmaml.common.config import RunConfig
+from dmaml.common.items import RunState, WorkItem
+from dmaml.common.rundir import read_rows
+from dmaml.deploy.server_process import ServerProcess
+from dmaml.server.app import ServerOptions, run_server
+from dmaml.worker.answers import Answer, Answerer
+from dmaml.worker.client import Client
+from dmaml.worker.connection import Address, Retry
+from dmaml.worker.loop import Loop
+
+DEADLINE_S = 60.0
+_TINY: dict[str, dict[str, Any]] = {
+    "run": {"name": "tiny", "seed": 1, "rounds": 6},
+    "task": {"source": "sinusoid", "n_way": 1, "k_shot": 5, "k_query": 5},
+    "model": {"name": "mlp", "hidden": [8]},
+    "algorithm": {"name": "maml", "inner_lr": 0.01, "inner_steps": 1, "tasks": 2},
+    "topology": {"slots": 2},
+    "outer": {"name": "adam", "lr": 0.01},
+    "evaluation": {"every": 3, "tasks": 4, "steps": 1, "k_query": 5, "test_tasks": 0},
+}
+
+
+def tiny(**sections: dict[str, Any]) -> RunConfig:
+    """Return a configuration whose rounds take milliseconds, with sections changed."""
+    values = {name: dict(section) for name, section in _TINY.items()}
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}
+    return configuration.resolve(configuration.from_mapping(values))
+
+
+def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Return the condition's first true value; fail with `what` when the deadline passes."""
+    until = time.monotonic() + deadline_s
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+        pause.wait(0.01)
+
+
+class LiveServer:
+    """`run_server` on a thread and loop of its own; leaving the context stops it."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, **options: Any) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.addresses: dict[str, Any] = {}
+        self.state: RunState | None = None
+        self.message = ""
+        self.error: BaseException | None = None
+        defaults = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"}
+        self._options = ServerOptions(**{**defaults, **options, "on_serving": self._serving})
+        self._is_serving = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+        self._thread.start()
+        assert self._is_serving.wait(DEADLINE_S), "the server did not start"
+        if self.error is not None:
+            self._thread.join()
+            raise self.error
+
+    def __enter__(self) -> LiveServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def target(self) -> str:
+        """The gRPC address."""
+        return str(self.addresses["grpc"])
+
+    @property
+    def http(self) -> str:
+        """The root of the HTTP pages."""
+        return f"http://{self.addresses['http']}"
+
+    def wait(self) -> LiveServer:
+        """Return once it ended by itself (`exit_when_done`)."""
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the server did not end"
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def stop(self) -> None:
+        """End it as SIGTERM would: a checkpoint is written."""
+        if self._thread.is_alive() and self._loop is not None and self._task is not None:
+            with contextlib.suppress(RuntimeError):  # it ended in this moment
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the server did not stop"
+
+    def _serving(self, addresses: dict[str, Any]) -> None:
+        self.addresses = addresses
+        self._is_serving.set()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._is_serving.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(run_server(self.config, self.run_dir, self._options))
+        with contextlib.suppress(asyncio.CancelledError):
+            self.state, self.message = await self._task
+
+
+class CountingAnswerer:
+    """An `Answerer` that counts its answers and calls `before` (number, item) ahead of each."""
+
+    def __init__(
+        self, config: RunConfig, before: Callable[[int, WorkItem], None] | None = None
+    ) -> None:
+        self._inner = Answerer(config)
+        self._before = before
+        self.source = self._inner.source
+        self.answered: Counter[WorkItem] = Counter()
+
+    def draw(self, item: WorkItem) -> Any:
+        """See `Answerer.draw`."""
+        return self._inner.draw(item)
+
+    def answer(self, item: WorkItem, *arguments: Any) -> Answer:
+        """See `Answerer.answer`."""
+        if self._before is not None:
+            self._before(self.answered.total(), item)
+        self.answered[item] += 1
+        return self._inner.answer(item, *arguments)
+
+
+class Worker:
+    """One loop on a thread of its own."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        address: Address | str,
+        answerer: Any = None,
+        orphan_s: float = 30.0,
+    ) -> None:
+        self._config = config
+        self._address = Address(address) if isinstance(address, str) else address
+        self._answerer = answerer
+        self._orphan_s = orphan_s
+        self._stopped = threading.Event()
+        self.num_answers = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the loop to leave."""
+        self._stopped.set()
+
+    def join(self) -> Worker:
+        """Return once the loop ended; raise what it ended with."""
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the loop did not end"
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        client = Client(self._address, Retry(self._orphan_s))
+        try:
+            answerer = self._answerer or Answerer(self._config)
+            loop = Loop(self._config, client, answerer, self._stopped.is_set)
+            self.num_answers = loop.run()
+        except BaseException as error:
+            self.error = error
+        finally:
+            client.close()
+
+
+def train(config: RunConfig, run_dir: Path, workers: int = 1) -> str:
+    """Train a run to its end in threads and return its digest."""
+    server = LiveServer(config, run_dir, exit_when_done=True)
+    crew = [Worker(config, server.target) for _ in range(workers)]
+    for worker in crew:
+        worker.join()
+    server.wait()
+    assert server.state is RunState.FINISHED, server.message
+    return digest_of(run_dir)
+
+
+def digest_of(run_dir: Path) -> str:
+    """Return the digest of the latest checkpoint's parameters."""
+    return checkpoints.theta_sha256(checkpoints.thetas_of(latest(run_dir)))
+
+
+def latest(run_dir: Path) -> checkpoints.Checkpoint:
+    """Return the latest checkpoint."""
+    found, damaged = checkpoints.load_latest(run_dir)
+    assert found is not None
+    assert damaged == []
+    return found
+
+
+def versions_of(run_dir: Path) -> list[int]:
+    """Return the versions of the recorded TRAIN rounds, in their order."""
+    return [row["version"] for row in read_rows(run_dir, "rounds")]
+
+
+class Killable:
+    """The real server process, which may be killed and started again on its port."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, log_file: Path) -> None:
+        self._run_dir = run_dir
+        self._process = ServerProcess(config, run_dir, log_file, "127.0.0.1:0", "127.0.0.1:0")
+        self._process.wait_until_serving()
+        self.target = self._process.target
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._signal(signal.SIGKILL)
+        wait_for(lambda: self._process.poll() is not None, "the server died")
+
+    def restart(self) -> None:
+        """Start it again on the same addresses."""
+        self._process.restart()
+
+    def terminate(self) -> int | None:
+        """Send SIGTERM and return the exit status."""
+        self._signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int | None:
+        """Return the exit status once it ended."""
+        wait_for(lambda: self._process.poll() is not None, "the server ended")
+        return self._process.poll()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._process.stop()
+
+    def _signal(self, number: int) -> None:
+        os.kill(json.loads((self._run_dir / "server.json").read_text())["pid"], number)
+
+
+@contextlib.contextmanager
+def killable(config: RunConfig, run_dir: Path) -> Iterator[Killable]:
+    """Run the real server process for a while."""
+    server = Killable(config, run_dir, run_dir.with_suffix(".log"))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def dmaml(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dmaml.deploy.cli", *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options,
+    )  # fmt: skip

@@ -1,0 +1,722 @@
+"""The run's state machine: events in a chosen order, what became of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmaml.common.errors import FingerprintMismatchError
+from dmaml.common.items import ItemKind, Outcome, RunState
+from dmaml.server.core.actions import Done, Grant, Wait
+from dmaml.server.core.rounds import Memory
+from dmaml.server.core.sequence import Progress
+from tests.unit.driven_core import NUM_ELEMENTS, DrivenCore, config_of, head_of
+
+
+def running(**options) -> tuple[DrivenCore, str, str]:
+    """Return a run after INIT with two actors."""
+    run = DrivenCore(**options)
+    a = run.initialise()
+    return run, a, run.join("actor-b")
+
+
+# -- a round ---------------------------------------------------------------------------------------
+
+
+def test_first_actor_of_an_empty_run_is_asked_for_the_parameters():
+    run = DrivenCore()
+    assert run.core.state is RunState.EMPTY
+
+    grant = run.lease(run.join())
+
+    assert run.core.state is RunState.INIT
+    assert grant.lease.item.kind is ItemKind.INIT
+
+
+def test_init_fixes_the_size_and_opens_the_first_round():
+    run = DrivenCore()
+
+    run.initialise()
+
+    assert run.core.state is RunState.RUNNING
+    assert run.core.memory.num_elements == NUM_ELEMENTS
+    assert [i.kind for i in run.core.round.items] == [ItemKind.TRAIN] * 2
+
+
+def test_round_commits_in_slot_order_whatever_the_order_of_arrival():
+    run, a, b = running()
+    first, second = run.lease(a), run.lease(b)
+
+    run.push(second)
+    run.push(first)
+
+    assert [head.item.slot for head in run.commits[-1].heads] == [0, 1]
+    assert run.core.progress.version == 1
+
+
+def test_part_order_follows_slot_order():
+    run = DrivenCore(config_of(topology={"slots": 2, "parts": 2}))
+    a = run.initialise()
+    grants = [run.lease(a) for _ in range(4)]
+
+    for grant in reversed(grants):
+        run.push(grant)
+
+    places = [(head.item.slot, head.item.part) for head in run.commits[-1].heads]
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_run_ends_after_its_rounds():
+    run, a, _ = running()
+
+    for _ in range(3 * 2):
+        run.work(a)
+
+    assert run.core.state is RunState.FINISHED
+    assert run.core.progress == Progress(4, 3, 0, -1, 3 * 2 * 8)
+    assert isinstance(run.ask(a), Done)
+
+
+def test_waiting_actor_gets_the_first_item_of_the_next_round():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    grant = run.lease(a)
+    assert run.ask(b, "b-waits") is None
+
+    run.push(grant)
+
+    assert run.answers[b, "b-waits"].lease.item.base_version == 1
+
+
+def test_waiting_call_is_answered_at_its_end():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    run.lease(a)
+    run.ask(b, "b-waits", wait_s=3.0)
+
+    run.tick(2.9)
+    assert (b, "b-waits") not in run.answers
+    run.tick(0.1)
+
+    assert run.answers[b, "b-waits"] == Wait(b, "b-waits")
+
+
+def test_withdrawn_call_parks_no_item():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    grant = run.lease(a)
+    run.ask(b, "b-hangs-up")
+
+    run.core.withdraw(b, "b-hangs-up")
+    run.push(grant)
+
+    assert (b, "b-hangs-up") not in run.answers
+    assert run.lease(a).lease.item.base_version == 1
+
+
+# -- leases ----------------------------------------------------------------------------------------
+
+
+def test_repeated_lease_call_repeats_lease_and_token():
+    run, a, _ = running()
+    first = run.lease(a, request_id="lost reply")
+
+    again = run.lease(a, request_id="lost reply")
+
+    assert again == first
+    assert run.lease(a).lease.item != first.lease.item
+
+
+def test_new_call_of_an_actor_answers_its_older_one():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    run.lease(a)
+    run.ask(b, "older")
+
+    run.ask(b, "newer")
+
+    assert run.answers[b, "older"] == Wait(b, "older")
+    assert (b, "newer") not in run.answers
+
+
+def test_expired_lease_gives_the_item_to_another_actor_with_a_new_token():
+    run, a, b = running()
+    old = run.lease(a)
+
+    run.pass_time(20.1, a, b)
+    new = run.lease(b)
+
+    assert new.lease.item == old.lease.item
+    assert new.lease.token.counter > old.lease.token.counter
+    assert [note.worker_id for note in run.events("lease_expired")] == [a]
+
+
+def test_lease_is_good_until_its_end():
+    run, a, b = running()
+    old = run.lease(a)
+
+    run.pass_time(20.0, a, b)
+
+    assert run.push(old).outcome is Outcome.BUFFERED
+
+
+def test_old_token_is_refused_and_counted():
+    run, a, b = running()
+    old = run.lease(a)
+    run.pass_time(20.1, a, b)
+
+    verdict = run.push(old)
+
+    assert verdict.outcome is Outcome.STALE_LEASE
+    assert [note.outcome for note in run.events("refused")] == [Outcome.STALE_LEASE]
+    assert run.push(run.lease(b)).outcome is Outcome.BUFFERED
+
+
+def test_token_of_another_actor_is_refused():
+    run, a, b = running()
+    grant = run.lease(a)
+
+    verdict = run.push(grant, worker_id=b)
+
+    assert verdict.outcome is Outcome.STALE_LEASE
+
+
+def test_renewing_does_not_extend_a_lease_and_a_second_attempt_has_twice_the_time():
+    run, a, b = running()
+    first = run.lease(a)
+    run.pass_time(20.1, a, b)
+
+    second = run.lease(b)
+
+    assert first.lease.ends_at == pytest.approx(100.0 + 20.0)
+    assert second.lease.ends_at == pytest.approx(run.now + 40.0)
+
+
+def test_several_live_tokens_of_one_item_are_all_good_until_the_first_answer():
+    run, a, b = running()
+    grant = run.lease(a)
+    session = run.core.members.find(b, 1)
+    other = run.core.members.lease(run.now, session, grant.lease.item, "speculation", 20.0)
+    run.core.round.items[grant.lease.item].leases[other.token.counter] = other
+    second = Grant(other, grant.base_digest, None)
+
+    assert run.core.judge(head_of(grant)) is None
+    assert run.core.judge(head_of(second)) is None
+
+    assert run.push(second).outcome is Outcome.BUFFERED
+    assert run.push(grant).outcome is Outcome.DUPLICATE
+    assert not session.leases
+    assert not run.core.members.find(a, 1).leases
+
+
+def test_end_of_one_of_two_leases_does_not_give_the_item_away():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    grant = run.lease(a)
+    session = run.core.members.find(b, 1)
+    other = run.core.members.lease(run.now, session, grant.lease.item, "speculation", 90.0)
+    run.core.round.items[grant.lease.item].leases[other.token.counter] = other
+
+    run.do("leave", a, 1, "")
+
+    c = run.join("actor-c")
+    assert run.ask(c) is None
+
+
+def test_fifth_unanswered_lease_of_an_actor_is_refused():
+    run = DrivenCore(config_of(topology={"slots": 6}))
+    a = run.initialise()
+    for _ in range(4):
+        run.lease(a)
+
+    answer = run.ask(a)
+
+    assert isinstance(answer, Wait)
+    assert "4 unanswered leases" in run.events("refused")[-1].message
+    assert isinstance(run.ask(run.join("actor-b")), Grant)
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def test_retry_of_the_same_actor_gets_the_first_outcome_again():
+    run, a, _ = running()
+    grant = run.lease(a)
+    run.push(grant)
+
+    assert run.push(grant).outcome is Outcome.BUFFERED
+    assert len(run.commits) == 1
+
+
+def test_retry_is_committed_once_the_round_is_durable():
+    run, a, _ = running(is_saving=False)
+    run.settle()
+    run.work(a)
+    last = run.lease(a)
+    run.push(last)
+
+    before = run.push(last).outcome
+    run.settle()
+
+    assert before is Outcome.BUFFERED
+    assert run.push(last).outcome is Outcome.COMMITTED
+
+
+def test_late_answer_of_another_actor_is_a_duplicate():
+    run, a, b = running()
+    slow = run.lease(a)
+    run.pass_time(20.1, a, b)
+    run.push(run.lease(b))
+
+    assert run.push(slow).outcome is Outcome.DUPLICATE
+
+
+def test_answer_to_a_round_of_the_past_is_a_duplicate():
+    run, a, b = running()
+    slow = run.lease(a)
+    run.pass_time(20.1, a, b)
+    for _ in range(4):
+        run.work(b)
+
+    assert run.push(slow).outcome is Outcome.DUPLICATE
+    assert run.core.progress.version == 2
+    assert not run.events("refused")
+
+
+def test_answer_from_other_parameters_is_refused():
+    run, a, _ = running()
+    grant = run.lease(a)
+
+    verdict = run.push(grant, base_digest="theta of another version")
+
+    assert verdict.outcome is Outcome.STALE_BASE
+    assert run.push(grant).outcome is Outcome.BUFFERED
+
+
+def test_token_of_another_epoch_is_refused():
+    run, a, _ = running()
+    old = run.lease(a)
+    restarted = DrivenCore(memory=run.core.memory, epoch=2)
+
+    verdict = restarted.push(old)
+
+    assert verdict.outcome is Outcome.STALE_EPOCH
+    assert restarted.events("refused")[-1].outcome is Outcome.STALE_EPOCH
+
+
+def test_answer_of_an_ended_session_is_refused():
+    run, a, _ = running()
+    grant = run.lease(a)
+
+    run.do("leave", a, 1, "bored")
+
+    assert run.push(grant).outcome is Outcome.STALE_LEASE
+
+
+@pytest.mark.parametrize("num_elements", [0, NUM_ELEMENTS - 1, NUM_ELEMENTS + 1])
+def test_gradient_of_another_size_is_refused(num_elements):
+    run, a, _ = running()
+
+    verdict = run.push(run.lease(a), num_elements=num_elements)
+
+    assert verdict.outcome is Outcome.SHAPE
+
+
+def test_answer_from_no_tasks_is_refused():
+    run, a, _ = running()
+
+    verdict = run.push(run.lease(a), num_tasks=0)
+
+    assert verdict.outcome is Outcome.SHAPE
+
+
+def test_too_large_model_is_refused():
+    run = DrivenCore(config_of(server={"max_model_bytes": 4 * NUM_ELEMENTS}))
+    grant = run.lease(run.join())
+
+    verdict = run.push(grant, num_elements=NUM_ELEMENTS + 1)
+
+    assert verdict.outcome is Outcome.QUOTA
+    assert "server.max_model_bytes" in verdict.message
+    assert run.push(grant).outcome is Outcome.BUFFERED
+
+
+def test_judging_changes_nothing():
+    run, a, _ = running()
+    head = head_of(run.lease(a))
+
+    assert [run.core.judge(head) for _ in range(2)] == [None, None]
+    assert run.core.take_actions() == []
+
+
+# -- void items ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_finite"),
+    [({}, False), ({"loss": float("nan")}, True), ({"norm": float("inf")}, True)],
+)
+def test_non_finite_answer_closes_its_item_as_void(fields, is_finite):
+    run, a, b = running()
+    bad = run.lease(a)
+
+    verdict = run.push(bad, is_finite, **fields)
+    run.work(b)
+
+    assert verdict.outcome is Outcome.NON_FINITE
+    assert run.push(bad).outcome is Outcome.NON_FINITE
+    assert run.commits[-1].voids == {bad.lease.item}
+    assert len(run.commits[-1].heads) == 2
+    assert run.core.progress.version == 1
+
+
+def test_void_sentence_names_the_tasks():
+    run, a, b = running()
+    run.lease(a)
+
+    verdict = run.push(run.lease(b), is_finite=False)
+
+    assert "tasks 8 to 15" in verdict.message
+    assert run.events("void")[-1].is_warning
+
+
+@pytest.mark.parametrize(("norm", "outcome"), [(2.0, Outcome.BUFFERED), (2.0001, Outcome.NORM)])
+def test_answer_beyond_max_norm_is_void(norm, outcome):
+    run, a, _ = running(config=config_of(aggregation={"max_norm": 2.0}))
+
+    assert run.push(run.lease(a), norm=norm).outcome is outcome
+
+
+def test_round_of_voids_pauses_the_run_with_a_sentence():
+    run, a, b = running()
+
+    for worker in (a, b):
+        run.push(run.lease(worker), is_finite=False)
+
+    assert run.core.state is RunState.PAUSED
+    assert "every contribution to pipeline 0 is void" in run.core.message
+    assert run.core.progress.version == 0
+    assert run.ask(a) is None
+
+
+def test_resume_computes_a_round_of_voids_once_more():
+    run, a, b = running()
+    for worker in (a, b):
+        run.push(run.lease(worker), is_finite=False)
+
+    run.do("resume")
+    outcomes = [run.work(worker).outcome for worker in (a, b)]
+
+    assert outcomes == [Outcome.BUFFERED] * 2
+    assert run.core.state is RunState.RUNNING
+    assert (run.core.message, run.core.progress.version) == ("", 1)
+
+
+def test_slot_with_a_void_part_counts_as_void():
+    run = DrivenCore(config_of(topology={"slots": 2, "parts": 2}))
+    a = run.initialise()
+    grants = [run.lease(a) for _ in range(4)]
+
+    for grant in grants:
+        run.push(grant, is_finite=grant.lease.item.part == 1)
+
+    assert run.core.state is RunState.PAUSED
+
+
+# -- pause, drain, end -----------------------------------------------------------------------------
+
+
+def test_pause_grants_nothing_and_takes_answers():
+    run, a, b = running()
+    grant = run.lease(a)
+
+    run.do("pause", "lunch")
+
+    assert run.ask(b, "b-waits") is None
+    assert run.push(grant).outcome is Outcome.BUFFERED
+    run.do("resume")
+    assert isinstance(run.answers[b, "b-waits"], Grant)
+
+
+def test_round_that_is_complete_in_a_pause_commits_and_the_next_one_waits():
+    run, a, b = running()
+    grants = [run.lease(a), run.lease(b)]
+    run.do("pause", "")
+
+    for grant in grants:
+        run.push(grant)
+
+    assert (run.core.state, run.core.progress.version) == (RunState.PAUSED, 1)
+    assert run.ask(a) is None
+
+
+def test_run_finishes_only_once_its_last_checkpoint_is_durable():
+    run, a, b = running(config=config_of(run={"rounds": 1}), is_saving=False)
+    run.work(a)
+    run.ask(b, "b-waits")
+    run.push(run.answers[b, "b-waits"])
+    run.ask(a, "a-waits")
+
+    assert run.core.state is RunState.RUNNING
+    assert run.saves[-1].must
+    assert (a, "a-waits") not in run.answers
+    run.settle()
+
+    assert run.core.state is RunState.FINISHED
+    assert run.answers[a, "a-waits"] == Done(a, "a-waits")
+    assert len(run.events("finished")) == 1
+
+
+def test_earlier_checkpoint_does_not_finish_the_run():
+    run, a, _ = running(config=config_of(run={"rounds": 1}), is_saving=False)
+    run.work(a)
+    run.work(a)
+
+    run.core.saved(run.now, 1)
+
+    assert run.core.state is RunState.RUNNING
+
+
+def test_second_save_of_the_last_round_does_not_finish_twice():
+    run, a, _ = running(config=config_of(run={"rounds": 0}))
+    assert run.core.state is RunState.FINISHED
+
+    run.core.saved(run.now, 1)
+    run.tick()
+
+    assert len(run.events("finished")) == 1
+
+
+def test_late_checkpoint_does_not_hide_a_failure():
+    run, a, _ = running(config=config_of(run={"rounds": 1}), is_saving=False)
+    run.work(a)
+    run.work(a)
+    run.do("fail", "disk full")
+
+    run.settle()
+
+    assert (run.core.state, run.core.message) == (RunState.FAILED, "disk full")
+
+
+def test_failed_run_answers_waiting_calls():
+    run, a, b = running(config=config_of(topology={"slots": 1}))
+    grant = run.lease(a)
+    run.ask(b, "b-waits")
+
+    run.do("fail", "disk full")
+
+    assert isinstance(run.answers[b, "b-waits"], Done)
+    assert run.push(grant).outcome is Outcome.PAUSED
+
+
+def test_drain_of_an_empty_run_finishes_at_once():
+    run = DrivenCore()
+
+    run.do("drain", "")
+
+    assert run.core.state is RunState.FINISHED
+    assert isinstance(run.ask(run.join()), Done)
+
+
+def test_drain_in_init_finishes_after_it():
+    run = DrivenCore()
+    a = run.join()
+    grant = run.lease(a)
+
+    run.do("drain", "")
+    assert run.core.state is RunState.DRAINING
+    run.push(grant)
+
+    assert run.core.state is RunState.FINISHED
+    assert run.core.durable_round == 1
+
+
+def test_drain_ends_after_the_round_in_progress():
+    run, a, b = running()
+    run.work(a)
+
+    run.do("drain", "enough")
+    assert run.core.state is RunState.DRAINING
+    run.work(b)
+
+    assert run.core.state is RunState.FINISHED
+    assert (run.core.progress.version, run.core.durable_round) == (1, 2)
+
+
+def test_drain_in_a_pause_ends_after_the_round_in_progress():
+    run, a, _ = running()
+    run.do("pause", "")
+
+    run.do("drain", "")
+    run.work(a)
+    run.work(a)
+
+    assert (run.core.state, run.core.progress.version) == (RunState.FINISHED, 1)
+
+
+def test_drain_during_a_commit_keeps_it():
+    run, a, _ = running()
+    run.is_committing = False
+    run.work(a)
+    run.work(a)
+
+    run.do("drain", "")
+    run.tick()
+    assert run.core.state is RunState.DRAINING
+    run.settle()
+
+    assert (run.core.state, run.core.progress.version) == (RunState.FINISHED, 1)
+
+
+@pytest.mark.parametrize("has_leased", [False, True])
+def test_drain_without_actors_finishes(has_leased):
+    run, a, b = running()
+    if has_leased:
+        run.lease(a)
+        run.work(b)
+
+    run.do("drain", "")
+    run.tick(10.1)
+
+    assert (run.core.state, run.core.progress.version) == (RunState.FINISHED, 0)
+    assert len(run.core.members) == 0
+
+
+def test_drain_of_a_run_that_nobody_joined_after_a_restart_finishes_at_once():
+    run = DrivenCore(memory=Memory(Progress(round=2, version=1), NUM_ELEMENTS, {0: "theta"}))
+
+    run.do("drain", "")
+
+    assert run.core.state is RunState.FINISHED
+
+
+def test_drain_after_a_round_of_voids_finishes():
+    run, a, b = running()
+    for worker in (a, b):
+        run.push(run.lease(worker), is_finite=False)
+
+    run.do("drain", "")
+
+    assert run.core.state is RunState.FINISHED
+
+
+def test_round_of_voids_while_draining_finishes():
+    run, a, b = running()
+    grants = [run.lease(a), run.lease(b)]
+    run.do("drain", "")
+
+    for grant in grants:
+        run.push(grant, is_finite=False)
+    run.tick()
+
+    assert (run.core.state, run.core.progress.version) == (RunState.FINISHED, 0)
+
+
+def test_drain_waits_for_the_checkpoint_of_a_round_that_nobody_can_finish():
+    run, a, _ = running(is_saving=False)
+    run.work(a)
+    run.work(a)
+
+    run.do("drain", "")
+    run.tick(10.1)
+    assert run.core.state is RunState.DRAINING
+    run.settle()
+
+    assert run.core.state is RunState.FINISHED
+    assert run.core.durable_round == run.core.progress.round == 2
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+def kinds(run: DrivenCore) -> list[str]:
+    return [f"{c.kind.name[0]}{c.base_version}" for c in run.commits]
+
+
+def test_evaluation_comes_after_every_few_versions_and_at_the_end():
+    run = DrivenCore(config_of(run={"rounds": 5}, evaluation={"every": 2, "tasks": 10}))
+    a = run.initialise()
+
+    while run.core.state is RunState.RUNNING:
+        run.work(a)
+
+    assert kinds(run) == ["I0", "T0", "T1", "E2", "T2", "T3", "E4", "T4", "E5"]
+
+
+def test_no_evaluation_when_every_is_zero():
+    run, a, _ = running()
+
+    while run.core.state is RunState.RUNNING:
+        run.work(a)
+
+    assert kinds(run) == ["I0", "T0", "T1", "T2"]
+
+
+def test_evaluation_has_no_items_without_tasks():
+    config = config_of(topology={"slots": 5}, evaluation={"every": 1, "tasks": 2})
+    run = DrivenCore(config)
+    a = run.initialise()
+    for _ in range(5):
+        run.work(a)
+
+    items = list(run.core.round.items)
+
+    assert {item.kind for item in items} == {ItemKind.EVALUATE}
+    assert len(items) == 2
+
+
+def test_evaluation_may_grow_with_the_run_on_resume():
+    done = Memory(Progress(4, 3, 0, 3, 48), NUM_ELEMENTS, {0: "theta"})
+
+    same = DrivenCore(config_of(evaluation={"every": 2}), done)
+    longer = DrivenCore(config_of(run={"rounds": 4}, evaluation={"every": 2}), done)
+
+    assert same.core.state is RunState.FINISHED
+    assert {item.kind for item in longer.core.round.items} == {ItemKind.TRAIN}
+    assert {item.index for item in longer.core.round.items} == {3}
+
+
+# -- hints -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 3, 4, 5])
+def test_hint_is_the_next_item_of_actors_in_lockstep(num_actors):
+    run = DrivenCore(config_of(run={"rounds": 60}, topology={"slots": 5}))
+    workers = [run.initialise("actor-0")]
+    workers += [run.join(f"actor-{n}") for n in range(1, num_actors)]
+    hints, hits, misses = {}, 0, 0
+
+    while run.core.state is RunState.RUNNING:
+        grants = []
+        for worker in workers:
+            answer = run.ask(worker)
+            if isinstance(answer, Grant):
+                grants.append(answer)
+                if worker in hints and hints[worker] == answer.lease.item:
+                    hits += 1
+                elif worker in hints:
+                    misses += 1
+                hints[worker] = answer.hint
+        for grant in grants:
+            run.push(grant)
+
+    assert hits >= 0.9 * (hits + misses), (hits, misses)
+
+
+# -- numerics --------------------------------------------------------------------------------------
+
+
+def test_numerics_of_the_actor_that_did_init_are_kept_though_it_is_gone():
+    run = DrivenCore(is_committing=False)
+    a = run.join(fingerprint={"torch": "2.13"})
+    run.push(run.lease(a))
+    run.do("leave", a, 1, "crashed")
+
+    run.settle()
+
+    assert run.core.memory.fingerprint == {"torch": "2.13"}
+    assert run.core.memory.data_digest == "data"
+
+
+def test_actor_that_joined_before_init_with_other_numerics_is_refused_at_its_next_call():
+    run = DrivenCore()
+    a = run.join("actor-a", fingerprint={"torch": "2.13"})
+    b = run.join("actor-b", fingerprint={"torch": "2.12"})
+    run.push(run.lease(a))
+
+    with pytest.raises(FingerprintMismatchError, match=r"torch: '2\.12', not '2\.13'"):
+        run.ask(b)
