@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -59,7 +60,7 @@ def measure(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     shares: list[float] = []
     table: dict[str, list[float]] = {"round": [], "overhead": [], "imbalance": [], "compute": []}
     phases: dict[str, list[float]] = {"pull": [], "sample": [], "wait": [], "commit": []}
-    for before, now in zip(rounds[:-1], rounds[1:], strict=True):
+    for before, now in pairwise(rounds):
         last_end = max(item["computed_at"] for item in before["items"])
         wall = max(item["computed_at"] for item in now["items"]) - last_end
         ends = ends_of(before["items"])
@@ -68,7 +69,7 @@ def measure(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             at, lost, busy = ends.get(worker, last_end), 0.0, 0.0
             for number, item in enumerate(items):
                 start = item["computed_at"] - item["compute_s"]
-                lost += start - (max(at, last_end) if number == 0 else at)
+                lost += start - (max(at, last_end) if number == 0 else at) - item["sample_s"]
                 busy += item["compute_s"]
                 at = item["computed_at"]
             overhead.append(lost)

@@ -17,6 +17,7 @@ Flat = NDArray[np.float32]
 
 MAX_TENSORS = 65_536
 MAX_DIMS = 16
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,19 @@ class Layout:
         """Raise unless `size` elements are what this layout holds."""
         if size != self.size:
             raise ProtocolError(f"required {self.size} float32 values, found {size}.")
+
+
+def norm_of(vector: Flat) -> float:
+    """Return the Euclidean norm in float64; NaN or infinity where a value is not finite.
+
+    Blocks are squared in a buffer that stays in a core's cache.
+    """
+    scratch = np.empty(min(_BLOCK, vector.size), dtype=np.float64)
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, vector.size, _BLOCK):
+            part = vector[start : start + _BLOCK]
+            square = scratch[: part.size]
+            np.multiply(part, part, out=square, dtype=np.float64)
+            total += float(np.sum(square))
+    return math.sqrt(total)

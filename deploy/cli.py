@@ -283,7 +283,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
     if where not in sys.path:
         sys.path.insert(0, where)  # the user's own package.module:Thing
     try:
-        outcome: Any = app(args=arguments, standalone_mode=False)
+        outcome: Any = app(args=arguments, prog_name="dmaml", standalone_mode=False)
     except DmamlError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -296,10 +296,16 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
-            sys.stderr.write(f"error: {error.format_message()} See dmaml --help.\n")
+            sys.stderr.write(_usage_sentence(error.format_message()))
             return 2
         raise
     return outcome if isinstance(outcome, int) else 0
+
+
+def _usage_sentence(message: str) -> str:
+    if message.startswith("Usage:"):  # a command without arguments shows its help
+        return message.rstrip() + "\n"
+    return f"error: {message.rstrip().rstrip('.')}. See dmaml --help.\n"
 
 
 if __name__ == "__main__":

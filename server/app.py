@@ -15,12 +15,13 @@ from typing import Any
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.items import RunState
+from dmaml.server import aggregation, clustering, weights
 from dmaml.server.metrics import Metrics
 from dmaml.server.rpc.auth import Security
 from dmaml.server.rpc.server import serve
 from dmaml.server.runner import Runner
 from dmaml.server.storage import Storage
-from dmaml.server.web.app import Web
+from dmaml.server.web.app import Web, bind
 
 log = logging.getLogger("dmaml.server")
 
@@ -62,6 +63,9 @@ async def run_server(
     check_address(options.listen)
     options.security.check(options.listen)
     options.security.token()
+    options.security.credentials()
+    check_plug_ins(config)
+    bind(options.listen, "--listen").close()
     metrics = Metrics()
     web = Web(metrics, options.http)
     try:
@@ -129,6 +133,17 @@ def check_address(listen: str) -> None:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"--listen {listen!r}: required HOST:PORT, such as 127.0.0.1:50051.")
+
+
+def check_plug_ins(config: RunConfig) -> None:
+    """Raise unless the server's plug-ins can be made.
+
+    Raises:
+        BadInputError: an unknown name, or one that cannot be imported.
+    """
+    weights.build(config.weights)
+    aggregation.build(config.aggregation)
+    clustering.build(config.clustering)
 
 
 def _use_one_thread() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from dmaml.common.config import RunConfig
 from dmaml.common.intervals import interval
 from dmaml.common.items import WorkItem
-from dmaml.common.layout import Flat
+from dmaml.common.layout import Flat, norm_of
 from dmaml.server.aggregation.base import AggregationRule, weighted_sum
 from dmaml.server.core.actions import Head
 from dmaml.server.weights.base import WeightGenerator
@@ -80,12 +79,6 @@ def combine(
         [by_slot_weight.get(slot, 0.0) for slot in by_slot],
         norm_of(gradient),
     )
-
-
-def norm_of(vector: Flat) -> float:
-    """Return the Euclidean norm in float64; NaN or infinity where a value is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(float(np.sum(np.square(vector, dtype=np.float64))))
 
 
 def train_metrics(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> dict[str, float]:

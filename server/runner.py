@@ -22,7 +22,7 @@ from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SnapshotGoneError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
-from dmaml.common.layout import Flat, Layout
+from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.server import aggregation, clustering, weights
 from dmaml.server.clustering.base import Gamma
 from dmaml.server.combine import (
@@ -31,7 +31,6 @@ from dmaml.server.combine import (
     combine,
     evaluation_metrics,
     item_rows,
-    norm_of,
     train_metrics,
 )
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait

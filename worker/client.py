@@ -19,7 +19,7 @@ from dmaml.common import frames
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ProtocolError, SessionLostError, error_of
 from dmaml.common.items import ItemKind, Outcome, Token, WorkItem
-from dmaml.common.layout import Flat, Layout
+from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.v1 import control_pb2, meta_model_pb2
 from dmaml.v1.control_pb2_grpc import ControlStub
 from dmaml.v1.meta_model_pb2_grpc import MetaModelStub
@@ -174,7 +174,7 @@ class Client:
             token=frames.token_to_proto(work.token),
             base_digest=work.base_digest,
             loss=answer.loss,
-            norm=float(np.sqrt(np.sum(np.square(answer.flat, dtype=np.float64)))),
+            norm=norm_of(answer.flat),
             num_tasks=answer.num_tasks,
             dtype=frames.WIRE_DTYPES[dtype],
             num_elements=answer.flat.size,

@@ -68,8 +68,13 @@ class Address:
             ConfigError: a malformed target, or a file that cannot be read.
         """
         host, _, port = target.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdigit() or int(port) > 65535:
             raise ConfigError(f"--server {target!r}: required HOST:PORT, such as 127.0.0.1:50051.")
+        if (tls_cert is None) != (tls_key is None) or (tls_cert is not None and tls_ca is None):
+            raise ConfigError(
+                "--tls-cert and --tls-key go together and need --tls-ca: give all three, "
+                "--tls-ca alone, or none."
+            )
         token = read_secret(token_file) if token_file is not None else ""
         return cls(target, token, _text(tls_ca), _text(tls_cert), _text(tls_key))
 

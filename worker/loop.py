@@ -114,6 +114,7 @@ class Loop:
         """Return True once the run is done, False when asked to stop."""
         self._pushed = None
         asked, asked_at = self._ask(), time.monotonic()
+        idle_from = asked_at
         while True:
             reply = self._await(asked)
             self._forget(reply.durable_round)
@@ -123,13 +124,18 @@ class Loop:
                 return True
             if self._is_stopped():
                 return False
-            if reply.work is None or not self._do(reply.work, time.monotonic() - asked_at):
-                asked, asked_at = self._ask(), time.monotonic()
-                continue
-            asked, asked_at = self._ask(), time.monotonic()
-            self._prepare(reply.work.hint)
+            wait_s = time.monotonic() - max(asked_at, idle_from)
+            asked, asked_at = self._ask(reply.work), time.monotonic()
+            if reply.work is not None:
+                self._do(reply.work, wait_s)
+                idle_from = time.monotonic()
+                if not asked.is_done():
+                    self._prepare(reply.work.hint)
 
-    def _ask(self) -> Pending[Reply]:
+    def _ask(self, work: Work | None = None) -> Pending[Reply]:
+        """Ask for the next item, ahead of the answer to `work`; it may wait at the server."""
+        if work is not None and work.theta is not None:
+            self._thetas[work.item.pipeline] = work.theta
         digests = tuple(theta.digest for theta in self._thetas.values())
         return self._client.ask(tuple(self._held), digests, self._layout())
 
@@ -144,17 +150,16 @@ class Loop:
                 self._settle()
         return asked.result()
 
-    def _do(self, work: Work, wait_s: float) -> bool:
-        """Compute one item's answer and send it off; False where its parameters are gone."""
+    def _do(self, work: Work, wait_s: float) -> None:
+        """Compute one item's answer and send it off; nothing where its parameters are gone."""
         try:
             answer, timings = self._answer(work)
         except SnapshotGoneError as error:
-            log.info("%s", error)
-            return False
+            log.info("%s", error)  # the item is closed, or its lease will expire
+            return
         self._settle()
         self._push(work, answer, {"wait_s": wait_s, **timings})
         self._hold(work, answer)
-        return True
 
     def _push(
         self, work: Work, answer: Answer, timings: dict[str, float], attempts: int = 1
@@ -197,7 +202,7 @@ class Loop:
         """Return the item's parameters, cached by digest."""
         if work.item.kind is ItemKind.INIT:
             return None
-        cached = work.theta or self._thetas.get(work.item.pipeline)
+        cached = self._thetas.get(work.item.pipeline)
         if cached is None or cached.digest != work.base_digest:
             cached = self._client.pull(work.item.pipeline, work.item.base_version, self._layout())
         self._thetas[work.item.pipeline] = cached

@@ -281,6 +281,7 @@ class Core:
             message = self._void_sentence(head, outcome)
             self._note("void", message, session, warn=True, outcome=outcome)
         self._commit_if_complete(now)
+        self._serve(now)
         return Verdict(outcome, message)
 
     # -- the world's answers -----------------------------------------------------------------
@@ -441,7 +442,11 @@ class Core:
         self._serve(now)
 
     def _serve(self, now: float) -> None:
-        """Hand pending items to waiting actors, first come first served."""
+        """Hand pending items to waiting actors, first come first served.
+
+        An actor that has an item in hand gets another ahead of time only while there is one for
+        everybody; otherwise its call waits until its answer is in.
+        """
         if self.state in (RunState.FINISHED, RunState.FAILED):
             for worker_id, waiter in self._waiters.items():
                 self._actions.append(Done(worker_id, waiter.request_id))
@@ -453,8 +458,10 @@ class Core:
             if not self._pending:
                 return
             session = self.members.find(worker_id, self.epoch)
-            item = self._pick(now, session) if session is not None else None
-            if session is None or item is None:
+            if session is None or (session.leases and len(self._pending) < len(self.members)):
+                continue
+            item = self._pick(now, session)
+            if item is None:
                 continue
             self._grant(now, session, item, self._waiters.pop(worker_id).request_id)
 

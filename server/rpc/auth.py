@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ class Security:
         if self.tls_cert is None or self.tls_key is None:
             return None
         pair = (_pem(self.tls_key), _pem(self.tls_cert))
+        _require_pair(self.tls_cert, self.tls_key)
         if self.tls_ca is None:
             return grpc.ssl_server_credentials([pair])
         return grpc.ssl_server_credentials([pair], _pem(self.tls_ca), require_client_auth=True)
@@ -106,6 +108,17 @@ async def _refuse(request: object, context: Any) -> None:
         grpc.StatusCode.UNAUTHENTICATED,
         "call refused: the bearer token is missing or wrong. Give the server's --token-file.",
     )
+
+
+def _require_pair(cert: Path, key: Path) -> None:
+    """Say it here: gRPC says of a useless certificate only that it could not bind."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"--tls-cert {str(cert)!r} with --tls-key {str(key)!r} cannot be used: "
+            f"{error.reason or error}. Give a PEM certificate and its key, without a password."
+        ) from None
 
 
 def _pem(path: Path) -> bytes:

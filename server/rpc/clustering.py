@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, final
 
 from dmaml.common.errors import SnapshotGoneError
 from dmaml.server.rpc.calls import guarded
-from dmaml.server.rpc.control import WATCH_S
+from dmaml.server.rpc.control import WATCH_AT_MOST_EVERY_S, WATCH_S
 from dmaml.server.runner import Runner
 from dmaml.v1 import clustering_pb2 as pb
 from dmaml.v1 import clustering_pb2_grpc as rpc
@@ -50,6 +51,7 @@ class ClusteringService(rpc.ClusteringServicer):
             yield self._state()
             version = self._run.gamma.version
             while self._run.gamma.version == version:
+                await asyncio.sleep(WATCH_AT_MOST_EVERY_S)
                 await self._run.changed(request.every_s or WATCH_S)
                 if request.every_s:
                     break

@@ -14,7 +14,7 @@ from dmaml.v1 import control_pb2 as pb
 from dmaml.v1 import control_pb2_grpc as rpc
 
 WATCH_S: Final = 5.0
-WATCH_AT_MOST_EVERY_S: Final = 0.1
+WATCH_AT_MOST_EVERY_S: Final = 0.25
 
 
 @final
@@ -36,9 +36,10 @@ class ControlService(rpc.ControlServicer):
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.StatusReply]:
         """Return the run again and again."""
         while True:
+            # asked before the look, so that a change during the pause is not missed
+            changed = asyncio.ensure_future(self._run.changed(request.every_s or WATCH_S))
             yield status_message(self._run)
-            await asyncio.sleep(WATCH_AT_MOST_EVERY_S)
-            await self._run.changed(request.every_s or WATCH_S)
+            await asyncio.gather(changed, asyncio.sleep(WATCH_AT_MOST_EVERY_S))
 
     @guarded
     async def Pause(self, request: pb.PauseRequest, context: Any) -> pb.StatusReply:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final, final
 
 from dmaml.common import frames
 from dmaml.common.errors import ConfigError, ProtocolError, RunFailedError
-from dmaml.common.items import ItemKind, Outcome, RunState
+from dmaml.common.items import ItemKind, Outcome, RunState, WorkItem, evaluate_tasks
 from dmaml.common.layout import Layout
 from dmaml.server.core.actions import Done, Grant, Head, Verdict
 from dmaml.server.core.membership import Hello
@@ -18,6 +19,8 @@ from dmaml.server.runner import Runner
 from dmaml.server.shelf import Shelf
 from dmaml.v1 import meta_model_pb2 as pb
 from dmaml.v1 import meta_model_pb2_grpc as rpc
+
+log = logging.getLogger("dmaml.server")
 
 MAX_WAIT_S: Final = 60.0
 MAX_HELD: Final = 256
@@ -87,7 +90,7 @@ class MetaModelService(rpc.MetaModelServicer):
             request.worker_id,
             request.epoch,
             request.request_id,
-            min(max(request.wait_s, 0.0), MAX_WAIT_S),
+            min(max(0.0, request.wait_s), MAX_WAIT_S),  # in this order NaN is 0
             tuple(frames.item_from_proto(item) for item in request.held[:MAX_HELD]),
         )
         core = self._run.core
@@ -117,7 +120,7 @@ class MetaModelService(rpc.MetaModelServicer):
         """Take an answer in one message."""
         head, layout, refusal = self._open(request.header)
         if refusal is None and len(request.payload) != request.header.num_bytes:
-            refusal = Verdict(Outcome.SHAPE, "push refused: the payload's size is not num_bytes.")
+            refusal = self._refused(head.item, "the payload's size is not num_bytes.")
         if refusal is not None:
             return self._reply(refusal)
         header, payload = request.header, request.payload
@@ -144,9 +147,8 @@ class MetaModelService(rpc.MetaModelServicer):
                 receiver.add(chunk.data)
             payload = receiver.finish(header.crc32)
             if payload is None:
-                damaged = Verdict(Outcome.CHECKSUM, "push refused: short or damaged. Push again.")
-                self._run.metrics.contributions.labels("checksum").inc()
-                return self._reply(damaged)
+                message = "short or damaged. Push again."
+                return self._reply(self._refused(head.item, message, Outcome.CHECKSUM))
             return self._reply(await self._deliver(header, head, layout, payload, is_checked=True))
 
     def _fill(self, message: pb.Lease, answer: Grant, request: pb.LeaseRequest) -> None:
@@ -194,7 +196,7 @@ class MetaModelService(rpc.MetaModelServicer):
                 layout.require(header.num_elements)
                 Shelf.check(self._config, layout.size)
             except (ProtocolError, ConfigError) as error:
-                return head, None, Verdict(Outcome.SHAPE, f"push refused: {error}")
+                return head, None, self._refused(head.item, str(error))
         verdict = self._run.judge(head)
         if verdict is not None:
             return head, layout, verdict
@@ -202,11 +204,11 @@ class MetaModelService(rpc.MetaModelServicer):
         expected = frames.wire_bytes(dtype, head.num_elements)
         if head.num_elements and frames.wire_name(header.dtype) != dtype:
             found = frames.wire_name(header.dtype)
-            message = f"push refused: wire dtype {found}, the run's is {dtype}."
-            return head, layout, Verdict(Outcome.SHAPE, message)
+            message = f"wire dtype {found}, the run's is {dtype}."
+            return head, layout, self._refused(head.item, message)
         if header.num_bytes != expected:
-            message = f"push refused: {header.num_bytes} bytes announced, required {expected}."
-            return head, layout, Verdict(Outcome.SHAPE, message)
+            message = f"{header.num_bytes} bytes announced, required {expected}."
+            return head, layout, self._refused(head.item, message)
         return head, layout, None
 
     async def _deliver(
@@ -219,9 +221,14 @@ class MetaModelService(rpc.MetaModelServicer):
     ) -> Verdict:
         tables = {t.name: frames.table_from_proto(t) for t in header.tables}
         if head.item.kind is ItemKind.EVALUATE:
-            rows = {len(table) for table in tables.values()}
-            if rows != {head.num_tasks}:
-                return Verdict(Outcome.SHAPE, f"push refused: tables of {sorted(rows)} rows.")
+            required = (
+                len(evaluate_tasks(self._config, head.item)),
+                self._config.evaluation.steps + 1,
+            )
+            shapes = {table.shape for table in tables.values()}
+            if shapes != {required} or head.num_tasks != required[0]:
+                message = f"figures of shapes {sorted(shapes)}, required {required}."
+                return self._refused(head.item, message)
         num_elements = head.num_elements
         dtype = frames.wire_name(header.dtype) if num_elements else "float32"
 
@@ -231,6 +238,13 @@ class MetaModelService(rpc.MetaModelServicer):
             return frames.decode(payload, dtype, num_elements)
 
         return await self._run.deliver(head, decode, tables, layout)
+
+    def _refused(self, item: WorkItem, message: str, outcome: Outcome = Outcome.SHAPE) -> Verdict:
+        """Refuse an answer that the core never sees: in the log and counted, as its own are."""
+        verdict = Verdict(outcome, f"push refused: {message}")
+        log.warning("%s: %s", item, verdict.message)
+        self._run.metrics.contributions.labels(outcome.name.lower()).inc()
+        return verdict
 
     def _reply(self, verdict: Verdict) -> pb.PushReply:
         return pb.PushReply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 from typing import Any
@@ -94,7 +95,16 @@ class Web:
             return status_of(runner)
 
         future = asyncio.run_coroutine_threadsafe(read(), loop)
-        return JSONResponse(await asyncio.wrap_future(future))
+        return JSONResponse(_finite(await asyncio.wrap_future(future)))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with null for NaN and infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bind(listen: str, option: str = "--http") -> socket.socket:

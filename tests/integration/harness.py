@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +21,6 @@ from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.items import RunState, WorkItem
 from dmaml.common.rundir import read_rows
-from dmaml.deploy.server_process import ServerProcess
 from dmaml.server.app import ServerOptions, run_server
 from dmaml.worker.answers import Answer, Answerer
 from dmaml.worker.client import Client
@@ -31,6 +28,7 @@ from dmaml.worker.connection import Address, Retry
 from dmaml.worker.loop import Loop
 
 DEADLINE_S = 60.0
+DMAML = (sys.executable, "-m", "dmaml.deploy.cli")
 _TINY: dict[str, dict[str, Any]] = {
     "run": {"name": "tiny", "seed": 1, "rounds": 6},
     "task": {"source": "sinusoid", "n_way": 1, "k_shot": 5, "k_query": 5},
@@ -234,54 +232,56 @@ def versions_of(run_dir: Path) -> list[int]:
 
 
 class Killable:
-    """The real server process, which may be killed and started again on its port."""
+    """`dmaml server` as a process, which may be killed and started again on its port."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, log_file: Path) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._process = ServerProcess(config, run_dir, log_file, "127.0.0.1:0", "127.0.0.1:0")
-        self._process.wait_until_serving()
-        self.target = self._process.target
+        self._config_file = run_dir.with_suffix(".yaml")
+        self._config_file.write_text(configuration.to_text(config))
+        self.target = "127.0.0.1:0"
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it, again on the same address, and return once it serves."""
+        with self._run_dir.with_suffix(".log").open("a") as log:
+            self._process = subprocess.Popen(
+                [*DMAML, "server", str(self._config_file), "--run-dir", str(self._run_dir),
+                 "--listen", self.target, "--http", "127.0.0.1:0"],
+                stderr=log,
+            )  # fmt: skip
+        self.target = wait_for(self._address, "the server serves")
 
     def kill(self) -> None:
         """`kill -9`."""
-        self._signal(signal.SIGKILL)
-        wait_for(lambda: self._process.poll() is not None, "the server died")
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
 
-    def restart(self) -> None:
-        """Start it again on the same addresses."""
-        self._process.restart()
-
-    def terminate(self) -> int | None:
+    def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
-        self._signal(signal.SIGTERM)
-        return self.wait()
+        self._process.terminate()
+        return self._process.wait(DEADLINE_S)
 
-    def wait(self) -> int | None:
-        """Return the exit status once it ended."""
-        wait_for(lambda: self._process.poll() is not None, "the server ended")
-        return self._process.poll()
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self._process.stop()
-
-    def _signal(self, number: int) -> None:
-        os.kill(json.loads((self._run_dir / "server.json").read_text())["pid"], number)
+    def _address(self) -> str | None:
+        assert self._process.poll() is None, self._run_dir.with_suffix(".log").read_text()
+        with contextlib.suppress(OSError, ValueError):
+            announced = json.loads((self._run_dir / "server.json").read_text())
+            return str(announced["grpc"]) if announced["pid"] == self._process.pid else None
+        return None
 
 
 @contextlib.contextmanager
 def killable(config: RunConfig, run_dir: Path) -> Iterator[Killable]:
     """Run the real server process for a while."""
-    server = Killable(config, run_dir, run_dir.with_suffix(".log"))
+    server = Killable(config, run_dir)
     try:
         yield server
     finally:
-        server.close()
+        server.kill()
 
 
 def dmaml(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "dmaml.deploy.cli", *arguments],
+        [*DMAML, *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options,
     )  # fmt: skip

@@ -230,7 +230,7 @@ def test_history_is_the_same_for_any_number_of_actors_and_any_schedule(num_actor
     theta, items = expected()
     restarts = 0
 
-    for seed in range(12):
+    for seed in range(40):
         world = play(num_actors, seed)
         restarts += world.epoch - 1
 

@@ -77,7 +77,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """The status again after each round, at least every `every_s`, at most ten times a second.
+        """The status again after each round, at least every `every_s`, at most four times a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,150 @@
+"""A commit's numbers by hand, and sums bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dmaml.common.items import ItemKind, Token, WorkItem
+from dmaml.server.aggregation import base
+from dmaml.server.aggregation.base import weighted_sum
+from dmaml.server.aggregation.mean import Mean as MeanRule
+from dmaml.server.combine import combine, evaluation_metrics, norm_of, train_metrics
+from dmaml.server.core.actions import Head
+from dmaml.server.weights.mean import Mean
+from tests.unit.driven_core import config_of
+
+
+class ByLoss:
+    """Weights in proportion to the losses; remembers what it was asked."""
+
+    def weights(self, losses, slots, staleness):
+        self.asked = (losses.tolist(), slots.tolist(), staleness.tolist())
+        return losses / losses.sum()
+
+
+def head(slot: int, part: int = 0, loss: float = 1.0, num_tasks: int = 2, **metrics) -> Head:
+    item = WorkItem(5, ItemKind.TRAIN, 0, slot, part, 4, 4)
+    return Head("1-1", item, Token(1, 1), loss=loss, num_tasks=num_tasks, metrics=metrics)
+
+
+def combined(heads, gradients, voids=(), generator=None, **algorithm):
+    flats = {h.item: np.array(g, dtype="<f4") for h, g in zip(heads, gradients, strict=True)}
+    config = config_of(algorithm=algorithm)
+    return combine(config, heads, frozenset(voids), flats, generator or Mean(), MeanRule())
+
+
+def test_weights_times_gradients_by_hand():
+    heads = [head(0, loss=1.0), head(1, loss=3.0)]
+
+    found = combined(heads, [[4.0, 0.0], [0.0, 8.0]], generator=ByLoss())
+
+    assert found.gradient.tolist() == [1.0, 6.0]
+    assert found.weights == [0.25, 0.75]
+    assert found.losses == [1.0, 3.0]
+    assert found.norm == pytest.approx(np.sqrt(37.0))
+
+
+def test_parts_are_averaged_by_their_tasks():
+    heads = [head(0, 0, loss=1.0, num_tasks=1), head(0, 1, loss=5.0, num_tasks=3)]
+
+    found = combined(heads, [[4.0], [8.0]], task_reduction="mean")
+
+    assert found.gradient.tolist() == [7.0]
+    assert found.losses == [4.0]
+
+
+def test_parts_are_added_where_tasks_are_summed():
+    heads = [head(0, 0, loss=1.0, num_tasks=1), head(0, 1, loss=5.0, num_tasks=3)]
+
+    found = combined(heads, [[4.0], [8.0]], task_reduction="sum")
+
+    assert found.gradient.tolist() == [12.0]
+    assert found.losses == [4.0]
+
+
+def test_void_part_voids_its_slot_and_weights_are_those_of_the_others():
+    heads = [head(s, p, loss=1.0 + s) for s in range(3) for p in range(2)]
+    gradients = [[1.0], [3.0], [np.nan], [9.0], [5.0], [7.0]]
+    generator = ByLoss()
+
+    found = combined(heads, gradients, voids=[heads[2].item], generator=generator)
+
+    assert generator.asked == ([1.0, 3.0], [0, 2], [0, 0])
+    assert found.gradient.tolist() == [0.25 * 2.0 + 0.75 * 6.0]
+    assert found.losses == [1.0, None, 3.0]
+    assert found.weights == [0.25, 0.0, 0.75]
+
+
+def plain_sum(vectors, weights):
+    """Return the sum as the design states it: float32, multiply, then add, in order."""
+    total = np.float32(weights[0]) * vectors[0]
+    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
+        total = total + np.float32(weight) * vector
+    return total
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 1000])
+@pytest.mark.parametrize("block", [1, 8, 1 << 16])
+def test_sum_has_the_bits_of_a_plain_loop_whatever_the_block(size, block, monkeypatch):
+    monkeypatch.setattr(base, "BLOCK", block)
+    rng = np.random.default_rng(size)
+    vectors = [(rng.standard_normal(size) * 10.0**n).astype("<f4") for n in (0, 3, -3, 6)]
+    weights = [0.1, 0.7, 0.15, 0.05]
+
+    found = weighted_sum(vectors, weights)
+
+    assert found.dtype == np.dtype("<f4")
+    assert found.tobytes() == plain_sum(vectors, weights).tobytes()
+
+
+def test_sum_of_large_vectors_has_the_bits_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    vectors = [rng.standard_normal(base.BLOCK * 2 + 17).astype("<f4") for _ in range(5)]
+    weights = rng.dirichlet(np.ones(5)).tolist()
+
+    assert weighted_sum(vectors, weights).tobytes() == plain_sum(vectors, weights).tobytes()
+
+
+def test_sum_leaves_its_arguments_and_takes_read_only_ones():
+    vectors = [np.ones(3, dtype="<f4"), np.frombuffer(np.ones(3, dtype="<f4").tobytes(), "<f4")]
+
+    found = weighted_sum(vectors, [2.0, 3.0])
+
+    assert found.tolist() == [5.0] * 3
+    assert vectors[0].tolist() == [1.0] * 3
+    assert weighted_sum(vectors[:1], [1.0]) is not vectors[0]
+
+
+def test_norm_is_in_float64():
+    assert norm_of(np.array([3e30, 4e30], dtype="<f4")) == pytest.approx(5e30)
+    assert norm_of(np.array([3e-30, 4e-30], dtype="<f4")) == pytest.approx(5e-30)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_norm_of_what_is_not_finite_is_not_finite(bad):
+    assert not np.isfinite(norm_of(np.array([1.0, bad], dtype="<f4")))
+
+
+def test_round_metrics_are_means_over_the_tasks_that_are_not_void():
+    heads = (
+        head(0, loss=1.0, num_tasks=1, accuracy=0.2),
+        head(1, loss=3.0, num_tasks=3, accuracy=0.6),
+        head(2, loss=np.nan, num_tasks=4, accuracy=np.nan),
+    )
+
+    found = train_metrics(heads, frozenset({heads[2].item}))
+
+    assert found == {"loss": 2.5, "accuracy": pytest.approx(0.5)}
+
+
+def test_evaluation_gives_mean_and_interval_by_step():
+    tables = [
+        {"accuracy": np.array([[0.0, 1.0], [1.0, 1.0]])},
+        {"accuracy": np.array([[0.5, 1.0]])},
+    ]
+
+    found = evaluation_metrics(tables)
+
+    assert found["accuracy"]["mean"] == [0.5, 1.0]
+    assert found["accuracy"]["ci95"] == pytest.approx([1.96 * 0.5 / np.sqrt(3), 0.0])
