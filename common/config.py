@@ -295,6 +295,9 @@ def check(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: with the keys, their values and the remedy.
     """
+    for section, key, _ in keys():
+        if key == "options":
+            _check_options(f"{section}.options", getattr(config, section).options)
     tasks, parts = config.algorithm.tasks, config.topology.parts
     if parts > tasks:
         raise ConfigError(
@@ -312,6 +315,15 @@ def check(config: RunConfig) -> RunConfig:
             "it has one pipeline. Set pipelines to 1."
         )
     return config
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} = {options!r}: {error}. Options are numbers, text, lists and mappings."
+        ) from None
 
 
 def from_mapping(values: object, origin: str = "configuration") -> RunConfig:
@@ -353,7 +365,7 @@ def load(path: Path, settings: tuple[str, ...] = ()) -> RunConfig:
 def from_text(text: str, origin: str, settings: tuple[str, ...] = ()) -> RunConfig:
     """Return the configuration of YAML text with settings on top; see `load`."""
     try:
-        values = yaml.safe_load(text)
+        values = _yaml(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45 is no date
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
@@ -362,6 +374,21 @@ def from_text(text: str, origin: str, settings: tuple[str, ...] = ()) -> RunConf
     if settings:
         values = _with_settings(values, settings)
     return from_mapping(values, origin)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that reads 1e-3 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _yaml(text: str) -> object:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def to_text(config: RunConfig) -> str:
@@ -382,7 +409,7 @@ def _with_settings(values: object, settings: tuple[str, ...]) -> object:
                 f"--set {setting!r}: required section.key=value, such as task.n_way=20."
             )
         try:
-            value = yaml.safe_load(text)
+            value = _yaml(text)
         except (yaml.YAMLError, ValueError):
             value = text
         inner = merged.get(section)

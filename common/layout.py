@@ -17,6 +17,7 @@ Flat = NDArray[np.float32]
 
 MAX_TENSORS = 65_536
 MAX_DIMS = 16
+MAX_NAME = 512
 _BLOCK = 1 << 14
 
 
@@ -48,6 +49,11 @@ class Layout:
         if len(set(names)) != len(names):
             raise ProtocolError("layout refused: two tensors have one name. Name each differently.")
         for spec in self.tensors:
+            if not (spec.name and spec.name.isprintable() and len(spec.name) <= MAX_NAME):
+                raise ProtocolError(
+                    f"layout refused: tensor name {spec.name[:MAX_NAME]!r}; required 1 to "
+                    f"{MAX_NAME} printable characters."
+                )
             if len(spec.shape) > MAX_DIMS or any(side < 1 for side in spec.shape):
                 raise ProtocolError(
                     f"layout refused: tensor {spec.name!r} has shape {spec.shape}; "

@@ -56,11 +56,8 @@ def combine(
     by_slot: dict[int, list[Head]] = {}
     for head in heads:
         by_slot.setdefault(head.item.slot, []).append(head)
-    alive = {
-        slot: parts
-        for slot, parts in by_slot.items()
-        if not any(head.item in voids for head in parts)
-    }
+    void = void_slots(voids)
+    alive = {s: parts for s, parts in by_slot.items() if (parts[0].item.pipeline, s) not in void}
     slots = list(alive)
     losses = np.array([_slot_loss(parts) for parts in alive.values()])
     slot_gradients = [
@@ -81,13 +78,24 @@ def combine(
     )
 
 
+def void_slots(voids: frozenset[WorkItem]) -> set[tuple[int, int]]:
+    """Return (pipeline, slot) of every slot with a void part: it counts nothing."""
+    return {(item.pipeline, item.slot) for item in voids}
+
+
+def counted(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> list[Head]:
+    """Return the answers whose slot counts."""
+    void = void_slots(voids)
+    return [head for head in heads if (head.item.pipeline, head.item.slot) not in void]
+
+
 def train_metrics(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> dict[str, float]:
     """Return the round's means over tasks: `loss`, and what the algorithm gave."""
-    alive = [head for head in heads if head.item not in voids]
+    alive = counted(heads, voids)
     count = sum(head.num_tasks for head in alive)
     total: dict[str, float] = {}
     for head in alive:
-        for name, value in {"loss": head.loss, **head.metrics}.items():
+        for name, value in {**head.metrics, "loss": head.loss}.items():
             total[name] = total.get(name, 0.0) + value * head.num_tasks
     return {name: value / count for name, value in total.items()} if count else {}
 

@@ -59,7 +59,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self._db = sqlite3.connect(folder / RECORD, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
 
     def replay(self, done_rounds: int, rows: Iterable[Row]) -> None:

@@ -29,6 +29,7 @@ from dmaml.server.combine import (
     Combined,
     Tables,
     combine,
+    counted,
     evaluation_metrics,
     item_rows,
     train_metrics,
@@ -404,8 +405,8 @@ class Runner:
         }
         for pipeline, one in done.items():
             self.metrics.norm.labels(str(pipeline)).set(one.norm)
-        alive = (head.num_tasks for head in commit.heads if head.item not in commit.voids)
-        return row, sum(alive)  # local steps are in num_tasks already
+        num_tasks = sum(head.num_tasks for head in counted(commit.heads, commit.voids))
+        return row, num_tasks  # local steps are in it already
 
     def _compute_evaluation(self, commit: Commit) -> tuple[dict[str, Any], int]:
         metrics = evaluation_metrics([self._tables[head.item] for head in commit.heads])

@@ -190,11 +190,12 @@ class Core:
         session = self.members.heard(now, worker_id, epoch)
         self._admit(session.hello)
         session.hold(held, now + self.config.server.item_timeout_s)
-        previous = self._waiters.pop(worker_id, None)
+        previous = self._waiters.get(worker_id)
         if previous is not None and previous.request_id != request_id:
             self._actions.append(Wait(worker_id, previous.request_id))
         again = session.granted
         if again is not None and again.request_id == request_id and self._is_live(again):
+            self._waiters.pop(worker_id, None)
             self._actions.append(self._grant_of(again, session))
             return
         self._waiters[worker_id] = Waiter(request_id, now + wait_s)
@@ -277,6 +278,9 @@ class Core:
         if head.item.kind is ItemKind.INIT and self._founder is None:
             self._founder = session.hello
         message = ""
+        if outcome in VOID and head.item.kind is ItemKind.INIT:
+            self.fail(now, f"{head.item} holds NaN or infinity. Mend the model's init.")
+            return Verdict(outcome, self.message)
         if outcome in VOID:
             message = self._void_sentence(head, outcome)
             self._note("void", message, session, warn=True, outcome=outcome)
@@ -561,10 +565,12 @@ class Core:
         return None
 
     def _outcome(self, head: Head, is_finite: bool) -> Outcome:
-        if head.item.kind is not ItemKind.TRAIN:
+        if head.item.kind not in (ItemKind.TRAIN, ItemKind.INIT):
             return Outcome.BUFFERED
         if not (is_finite and math.isfinite(head.loss) and math.isfinite(head.norm)):
             return Outcome.NON_FINITE
+        if head.item.kind is ItemKind.INIT:
+            return Outcome.BUFFERED
         limit = self.config.aggregation.max_norm
         return Outcome.NORM if limit is not None and head.norm > limit else Outcome.BUFFERED
 

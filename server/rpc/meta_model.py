@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final, final
 
@@ -24,6 +25,8 @@ log = logging.getLogger("dmaml.server")
 
 MAX_WAIT_S: Final = 60.0
 MAX_HELD: Final = 256
+MAX_METRICS: Final = 32
+_METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 MAX_INLINE_BYTES: Final = frames.MAX_UNARY_BYTES  # parameters that travel with a lease
 _TIMINGS: Final = ("wait_s", "pull_s", "sample_s", "compute_s", "computed_at")
 
@@ -220,6 +223,10 @@ class MetaModelService(rpc.MetaModelServicer):
         is_checked: bool = False,
     ) -> Verdict:
         tables = {t.name: frames.table_from_proto(t) for t in header.tables}
+        names = {*tables, *header.metrics}
+        if len(names) > MAX_METRICS or not all(_METRIC.fullmatch(name) for name in names):
+            message = f"at most {MAX_METRICS} metrics, named in a-z, 0-9 and _ up to 40 long."
+            return self._refused(head.item, message)
         if head.item.kind is ItemKind.EVALUATE:
             required = (
                 len(evaluate_tasks(self._config, head.item)),

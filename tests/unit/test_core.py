@@ -740,3 +740,15 @@ def test_actor_that_joined_before_init_with_other_numerics_is_refused_at_its_nex
 
     with pytest.raises(FingerprintMismatchError, match=r"torch: '2\.12', not '2\.13'"):
         run.ask(b)
+
+
+def test_initial_parameters_with_nan_fail_the_run_with_a_sentence():
+    run = DrivenCore()
+    a = run.join("actor-a")
+    grant = run.lease(a)
+
+    verdict = run.push(grant, is_finite=False)
+
+    assert verdict.outcome is Outcome.NON_FINITE
+    assert run.core.state is RunState.FAILED
+    assert "init" in run.core.message
