@@ -111,17 +111,15 @@ async def _until_stopped(runner: Runner, options: ServerOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stop.set)
-    waiting = loop.create_task(stop.wait())
-    while not stop.is_set():
-        changed = loop.create_task(runner.changed(1.0))
-        await asyncio.wait([waiting, changed], return_when=asyncio.FIRST_COMPLETED)
-        changed.cancel()
-        if options.exit_when_done and runner.core.state in (RunState.FINISHED, RunState.FAILED):
-            until = loop.time() + options.linger_s
-            while len(runner.core.members) and loop.time() < until and not stop.is_set():
-                await runner.changed(0.1)
-            break
-    waiting.cancel()
+    ends = [loop.create_task(stop.wait())]
+    if options.exit_when_done:
+        ends.append(loop.create_task(runner.over.wait()))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    until = loop.time() + options.linger_s
+    while len(runner.core.members) and loop.time() < until and not stop.is_set():
+        await asyncio.sleep(0.05)
+    for task in ends:
+        task.cancel()
 
 
 def check_address(listen: str) -> None:

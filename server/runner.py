@@ -97,7 +97,8 @@ class Runner:
         self._saved_round = self.core.progress.round
         self._speed: deque[tuple[float, int]] = deque(maxlen=64)
         self._changed = asyncio.Event()
-        self._shown = RunState.EMPTY
+        self.over = asyncio.Event()  # set once the run is finished or failed
+        self._shown = (RunState.EMPTY, 0)
         self._plain_config = self.config.model_dump(mode="json")
         self.started_at = time.monotonic()
         for message in storage.damaged:
@@ -128,7 +129,7 @@ class Runner:
         self._storage.close()
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait until something is committed or the state changes, at most `timeout_s`."""
+        """Wait until a round is committed or the state changes, at most `timeout_s`."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout_s)
 
@@ -287,12 +288,19 @@ class Runner:
                 case Note():
                     self._note(action)
         self.metrics.workers.set(len(self.core.members))
-        if actions:
-            if self.core.state is not self._shown:
-                self._shown = self.core.state
-                self.metrics.enter(self._shown)
-            self._changed.set()
-            self._changed = asyncio.Event()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake those who wait for a round or a state; leases and answers are too many for that."""
+        core = self.core
+        if (core.state, core.progress.round) == self._shown:
+            return
+        self._shown = (core.state, core.progress.round)
+        self.metrics.enter(core.state)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if core.state in (RunState.FINISHED, RunState.FAILED):
+            self.over.set()
 
     def _answer(self, key: tuple[str, str], answer: Answered) -> None:
         future = self._calls.pop(key, None)
