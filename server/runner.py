@@ -37,6 +37,7 @@ from dmaml.server.combine import (
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait
 from dmaml.server.core.membership import Hello, Session
 from dmaml.server.core.rounds import Core
+from dmaml.server.core.sequence import Progress
 from dmaml.server.metrics import Metrics
 from dmaml.server.parameters import Parameters, Snapshot
 from dmaml.server.shelf import Shelf
@@ -237,16 +238,18 @@ class Runner:
             )
         return found
 
-    async def checkpoint(self) -> None:
-        """Write the last committed state and return when it is durable."""
+    async def checkpoint(self) -> tuple[Progress, str]:
+        """Write the last committed state and return it, with θ's digest, when it is durable."""
         await self._settle()
+        progress, digest = self.core.progress, self.parameters.theta_sha256
         if self.core.state is RunState.FAILED:
             raise RunFailedError(self.core.message)
-        if self.core.durable_round < self.core.progress.round:
+        if self.core.durable_round < progress.round:
             self._saving = self._spawn(self._save(self._captured()))
             await asyncio.wait([self._saving])
-        if self.core.durable_round < self.core.progress.round and self.core.message:
+        if self.core.durable_round < progress.round:
             raise RunFailedError(self.core.message)
+        return progress, digest
 
     async def _settle(self) -> None:
         """Wait until no commit and no save is under way: θ and progress belong together then."""

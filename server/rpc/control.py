@@ -56,12 +56,11 @@ class ControlService(rpc.ControlServicer):
     @guarded
     async def Checkpoint(self, request: pb.CheckpointRequest, context: Any) -> pb.CheckpointReply:
         """Make the last committed round durable."""
-        await self._run.checkpoint()
-        progress = self._run.core.progress
+        progress, digest = await self._run.checkpoint()
         return pb.CheckpointReply(
             version=progress.version,
             round=progress.round,
-            theta_sha256=self._run.parameters.theta_sha256,
+            theta_sha256=digest,
         )
 
     @guarded

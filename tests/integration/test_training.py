@@ -346,19 +346,18 @@ def test_answers_of_lost_rounds_are_pushed_again_without_being_computed_again(
         run={"rounds": 20}, server={"checkpoint_every": 1000}, evaluation={"every": 0}
     )  # a best validation would be saved
     run = tmp_path / "run"
-    is_killed = threading.Event()
+    after: list[LiveServer] = []
 
     with killable(config, run) as server:
 
         def kill(number: int, item: WorkItem) -> None:
-            if item.kind is ItemKind.TRAIN and item.index == 12 and not is_killed.is_set():
-                is_killed.set()
+            if item.kind is ItemKind.TRAIN and item.index == 12 and not after:
                 server.kill()
-                server.restart()
+                after.append(LiveServer(config, run, listen=server.target))
 
         answerer = CountingAnswerer(config, kill)
         worker = Worker(config, server.target, answerer).join()
-        assert server.terminate() == 0
+        after[0].stop()
 
     assert digest_of(run) == undisturbed
     assert answerer.answered[WorkItem(1, ItemKind.TRAIN, 0, 0, 0, 0, 0)] == 1
@@ -389,10 +388,9 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_from_it(
 
         took_s = time.monotonic() - began
         saved = latest(run).meta["progress"]["version"]
-        server.restart()
-        go_on.set()
-        worker.join()
-        assert server.terminate() == 0
+        with LiveServer(config, run, listen=server.target):
+            go_on.set()
+            worker.join()
     assert (status, saved) == (0, 12)
     assert took_s < 5
     assert digest_of(run) == undisturbed
