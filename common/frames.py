@@ -106,6 +106,10 @@ class Receiver:
         Raises:
             ProtocolError: more bytes than announced.
         """
+        if len(data) > MAX_CHUNK_BYTES:
+            raise ProtocolError(
+                f"chunk of {len(data)} bytes, at most {MAX_CHUNK_BYTES} are allowed."
+            )
         end = self._filled + len(data)
         if end > self._buffer.size:
             raise ProtocolError(f"payload exceeds the {self._buffer.size} bytes announced.")

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from dmaml.worker.connection import Address
 
 log = logging.getLogger("dmaml.deploy")
 
-MAX_DEATHS: Final = 5  # of one place in the crew, without an answer in between
+MAX_DEATHS: Final = 5  # of one place in the crew, one soon after the other
+LONG_LIFE_S: Final = 60.0  # an actor that lived so long did not die of its start
 
 
 class Cluster:
@@ -105,6 +107,7 @@ class Crew:
         self._actors: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}
         self._deaths = dict.fromkeys(range(count), 0)
+        self._started_at: dict[int, float] = {}
         for place in range(count):
             self._start(place)
 
@@ -134,10 +137,12 @@ class Crew:
         return not self._runs
 
     def stop(self, patience_s: float = 5.0) -> None:
-        """Ask every actor to leave, then end it."""
+        """Ask every actor to leave, give it a moment, then end it."""
         asked = [actor.stop.remote() for actor in self._actors.values()]
         try:
             ray.get(asked, timeout=patience_s)
+            if self._runs:
+                ray.wait(list(self._runs), num_returns=len(self._runs), timeout=patience_s)
         except (RayError, GetTimeoutError) as error:
             log.info("an actor did not answer the request to stop: %s", error)
         for actor in self._actors.values():
@@ -152,9 +157,11 @@ class Crew:
         actor = kind.remote(*self._arguments, file)
         self._actors[place] = actor
         self._runs[actor.run.remote()] = place
+        self._started_at[place] = time.monotonic()
 
     def _replace(self, place: int) -> None:
-        self._deaths[place] += 1
+        has_lived = time.monotonic() - self._started_at[place] >= LONG_LIFE_S
+        self._deaths[place] = 1 if has_lived else self._deaths[place] + 1
         if self._deaths[place] >= MAX_DEATHS:
             raise CapacityError(
                 f"actor {place} died {MAX_DEATHS} times. Is there enough memory? Its log is "

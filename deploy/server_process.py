@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -56,6 +57,7 @@ class ServerProcess:
 
     def restart(self) -> None:
         """Start it again on the same addresses; it resumes from its last checkpoint."""
+        self._close_pipes()
         self._process = self._spawn()
         self.wait_until_serving()
 
@@ -73,9 +75,13 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def _spawn(self) -> subprocess.Popen[str]:
         command = [

@@ -99,7 +99,10 @@ async def run_server(
     try:
         await _until_stopped(runner, options)
     finally:
-        await server.stop(grace=0.5)
+        stopping = asyncio.get_running_loop().create_task(server.stop(grace=1.0))
+        await asyncio.sleep(0)  # from here on new calls are refused as UNAVAILABLE
+        runner.release()
+        await stopping
         await runner.close()
         web.stop()
     return runner.core.state, runner.core.message

@@ -106,7 +106,7 @@ def evaluation_metrics(tables: list[Tables]) -> dict[str, dict[str, list[float]]
     Args:
         tables: the items' tables in item order, float64 `[tasks, steps + 1]` each.
     """
-    names = sorted(tables[0]) if tables else []
+    names = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
     return {name: interval(np.concatenate([table[name] for table in tables])) for name in names}
 
 

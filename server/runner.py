@@ -111,7 +111,6 @@ class Runner:
         """Open the first round and start the clock."""
         self.metrics.epoch.set(self.core.epoch)
         self.metrics.rounds_target.set(self.config.run.rounds)
-        self._speed.append((time.monotonic(), self.core.progress.tasks_seen))
         self.core.start(time.monotonic())
         self._dispatch()
         self._spawn(self._clock())
@@ -128,6 +127,11 @@ class Runner:
         self._numeric.shutdown()
         self._disk.shutdown()
         self._storage.close()
+
+    def release(self) -> None:
+        """Answer every waiting Lease call: nothing yet, ask again."""
+        for worker_id, request_id in list(self._calls):
+            self._answer((worker_id, request_id), Wait(worker_id, request_id))
 
     async def changed(self, timeout_s: float) -> None:
         """Wait until a round is committed or the state changes, at most `timeout_s`."""

@@ -24,6 +24,7 @@ from dmaml.worker.tasks.base import TaskBatch
 log = logging.getLogger("dmaml.worker")
 
 MAX_HELD: Final = 64
+STOP_EVERY_S: Final = 0.2  # how often a waiting actor looks whether it shall stop
 MAX_PUSHES: Final = 3  # of one answer that keeps being damaged on the way
 MAX_HELD_BYTES: Final = 256 * 1024**2
 _FATAL: Final = frozenset({Outcome.SHAPE, Outcome.QUOTA})
@@ -141,14 +142,17 @@ class Loop:
 
     def _await(self, asked: Pending[Reply]) -> Reply:
         """Wait for a lease; the answer before it travels meanwhile."""
-        if self._pushed is not None and not asked.is_done():
-            one_is_there = threading.Event()
-            asked.on_done(one_is_there.set)
+        one_is_there = threading.Event()
+        asked.on_done(one_is_there.set)
+        if self._pushed is not None:
             self._pushed.outcome.on_done(one_is_there.set)
             one_is_there.wait()
             if not asked.is_done():
                 self._settle()
-        return asked.result()
+                one_is_there.clear()
+        while not (asked.is_done() or self._is_stopped()):
+            one_is_there.wait(STOP_EVERY_S)
+        return asked.result() if asked.is_done() else Reply(None, False, 0)
 
     def _do(self, work: Work, wait_s: float) -> None:
         """Compute one item's answer and send it off; nothing where its parameters are gone."""

@@ -25,9 +25,10 @@ log = logging.getLogger("dmaml.server")
 
 MAX_WAIT_S: Final = 60.0
 MAX_HELD: Final = 256
+MAX_STREAMS: Final = 4  # received at once; further ones wait
 MAX_METRICS: Final = 32
 _METRIC: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-MAX_INLINE_BYTES: Final = frames.MAX_UNARY_BYTES  # parameters that travel with a lease
+MAX_INLINE_BYTES: Final = 3 * 1024**2  # parameters that travel with a lease, and their layout
 _TIMINGS: Final = ("wait_s", "pull_s", "sample_s", "compute_s", "computed_at")
 
 
@@ -39,7 +40,7 @@ class MetaModelService(rpc.MetaModelServicer):
         self._run = runner
         self._config = runner.config
         self._dtype = runner.config.sync.wire_dtype
-        self._streams = asyncio.Semaphore(16)
+        self._streams = asyncio.Semaphore(MAX_STREAMS)
 
     @guarded
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
@@ -166,10 +167,17 @@ class MetaModelService(rpc.MetaModelServicer):
         snapshot = self._run.parameters.snapshots.get(lease.item.pipeline)
         if snapshot is None or snapshot.digest in request.digests:
             return
-        if snapshot.digest == answer.base_digest and len(snapshot.data) <= MAX_INLINE_BYTES:
+        if (
+            snapshot.digest == answer.base_digest
+            and self._num_inline_bytes(snapshot) <= MAX_INLINE_BYTES
+        ):
             message.parameters.CopyFrom(self._header(snapshot, request.schema_hash))
             message.data = snapshot.data
             self._run.metrics.sent.inc(len(snapshot.data))
+
+    def _num_inline_bytes(self, snapshot: Snapshot) -> int:
+        names = sum(len(spec.name) + 64 for spec in self._run.parameters.layout.tensors)
+        return len(snapshot.data) + names
 
     def _header(self, snapshot: Snapshot, known: str) -> pb.PullHeader:
         layout = self._run.parameters.layout
