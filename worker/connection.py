@@ -1,8 +1,9 @@
 """A connection to the server: its address, and when a call is repeated.
 
 A call is repeated, with full jitter (Brooker, "Exponential backoff and jitter", 2015), only on
-UNAVAILABLE and DEADLINE_EXCEEDED, with the same identity: the server then gives the first answer
-again. When nothing was heard for `orphan_s` the caller sees ServerUnreachableError.
+UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED (we cancel nothing ourselves), with the same identity:
+the server then gives the first answer again. When nothing was heard for `orphan_s` the caller sees
+ServerUnreachableError.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from dmaml.common.security import read_secret
 T = TypeVar("T")
 
 CALL_S: Final = 10.0  # deadline of a short call
-_RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_RETRIED: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # what a server that stops gives to calls it has just accepted
+)
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", frames.MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", frames.MAX_MESSAGE_BYTES),
@@ -116,7 +121,7 @@ class Retry:
         self._jitter = jitter
 
     def call(self, what: str, target: str, attempt: Callable[[], T]) -> T:
-        """Return the result of `attempt`, repeated on UNAVAILABLE and DEADLINE_EXCEEDED.
+        """Return the result of `attempt`, repeated while the server cannot be reached.
 
         Raises:
             ServerUnreachableError: nothing was heard for `orphan_s`.

@@ -11,7 +11,11 @@ import pytest
 from dmaml.common.errors import ConfigError, DmamlError, ServerUnreachableError, error_of
 from dmaml.worker.connection import Address, Retry
 
-REPEATED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+REPEATED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 FINAL = [code for code in grpc.StatusCode if code not in REPEATED and code.name != "OK"]
 
 
