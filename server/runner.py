@@ -23,17 +23,10 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SnapshotGoneError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
-from dmaml.server import aggregation, clustering, weights
+from dmaml.server import clustering, weights
+from dmaml.server.answers import Answers, Computed
 from dmaml.server.clustering.base import Gamma
-from dmaml.server.combine import (
-    Combined,
-    Tables,
-    combine,
-    counted,
-    evaluation_metrics,
-    item_rows,
-    train_metrics,
-)
+from dmaml.server.combine import Tables
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait
 from dmaml.server.core.membership import Hello, Session
 from dmaml.server.core.rounds import Core
@@ -61,11 +54,12 @@ class Runner:
         self.folder = storage.folder
         self._storage = storage
         self._generator = weights.build(self.config.weights)
-        self._rule = aggregation.build(self.config.aggregation)
         self._strategy = clustering.build(self.config.clustering)
         self._clustering_state = self._strategy.initial()
         self.parameters = Parameters(self.config.outer)
-        self._shelf = Shelf(self.config, storage.folder)
+        self._answers = Answers(
+            self.config, self.parameters, self._generator, Shelf(self.config, storage.folder)
+        )
         latest = storage.latest
         memory = None
         if latest is not None:
@@ -73,7 +67,7 @@ class Runner:
             self.parameters.load(latest)
             self._generator.load(latest.meta["weights"])
             self._clustering_state = latest.meta["clustering"]
-            self._shelf.open(self.parameters.layout.size)
+            self._answers.open()
         self.core = Core(
             self.config,
             storage.epoch,
@@ -86,8 +80,6 @@ class Runner:
         self._best: float | None = latest.meta["best"] if latest else None
         self._is_best_due = False
         self._records: list[dict[str, Any]] = []
-        self._tables: dict[WorkItem, Tables] = {}
-        self._layouts: dict[WorkItem, Layout] = {}
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
         self._numeric = ThreadPoolExecutor(1, "numeric")
         self._disk = ThreadPoolExecutor(1, "disk")
@@ -218,7 +210,7 @@ class Runner:
             head = replace(head, norm=norm)
             fresh = self.core.judge(head) is None
             if fresh:
-                self._keep(head.item, flat, tables, layout)
+                self._answers.keep(head.item, flat, tables, layout)
             is_finite = bool(np.isfinite(norm))
             verdict = self._event(lambda now: self.core.deliver(now, head, is_finite))
             if fresh and verdict.outcome in TAKEN:
@@ -344,29 +336,14 @@ class Runner:
 
     # -- commits -----------------------------------------------------------------------------
 
-    def _keep(self, item: WorkItem, flat: Flat, tables: Tables, layout: Layout | None) -> None:
-        if item.kind is ItemKind.TRAIN:
-            self._shelf.put(item, flat)
-        elif item.kind is ItemKind.INIT and layout is not None:
-            self._layouts[item] = layout
-            self._shelf.keep(item, flat)
-        else:
-            self._tables[item] = tables
-
     async def _commit(self, commit: Commit) -> None:
         if self._saving is not None and self.config.server.checkpoint_every != "auto":
             await asyncio.wait([self._saving])
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        compute = {
-            ItemKind.INIT: self._compute_init,
-            ItemKind.TRAIN: self._compute_train,
-            ItemKind.EVALUATE: self._compute_evaluation,
-        }[commit.kind]
-        row, num_tasks = await loop.run_in_executor(self._numeric, compute, commit)
+        computed = await loop.run_in_executor(self._numeric, self._answers.combine, commit)
         now = time.monotonic()
-        self._shelf.clear()
-        self._tables.clear()
+        row, num_tasks = computed.row, computed.num_tasks
         size = self.parameters.layout.size if commit.kind is ItemKind.INIT else None
         digests = {p: s.digest for p, s in self.parameters.snapshots.items()}
         after = self.core.progress.after(commit.kind, num_tasks)
@@ -384,54 +361,7 @@ class Runner:
         self.core.committed(now, commit.round, digests, num_tasks, size)
         self._dispatch()
         self._speed.append((now, self.core.progress.tasks_seen))
-        self._count(commit, row, num_tasks, now - started)
-
-    def _compute_init(self, commit: Commit) -> tuple[dict[str, Any] | None, int]:
-        layout = self._layouts[commit.heads[0].item]
-        flats = {head.item.pipeline: self._shelf.get(head.item) for head in commit.heads}
-        self._shelf.open(layout.size)
-        self.parameters.start(layout, flats)
-        self._layouts.clear()
-        return None, 0
-
-    def _compute_train(self, commit: Commit) -> tuple[dict[str, Any], int]:
-        by_pipeline: dict[int, list[Head]] = {}
-        for head in commit.heads:
-            by_pipeline.setdefault(head.item.pipeline, []).append(head)
-        done: dict[int, Combined] = {}
-        for pipeline, heads in by_pipeline.items():
-            gradients = {head.item: self._shelf.get(head.item) for head in heads}
-            done[pipeline] = combine(
-                self.config, heads, commit.voids, gradients, self._generator, self._rule
-            )
-            self.parameters.step(pipeline, done[pipeline].gradient)
-        self.parameters.publish(commit.base_version + 1)
-        metrics = train_metrics(commit.heads, commit.voids)
-        loss = metrics.pop("loss")
-        row = {
-            "table": "rounds",
-            "loss": loss,
-            "metrics": metrics,
-            "weights": {str(p): one.weights for p, one in done.items()},
-            "losses": {str(p): one.losses for p, one in done.items()},
-            "norm": float(np.sqrt(sum(one.norm**2 for one in done.values()))),
-            "voids": len(commit.voids),
-            "items": item_rows(commit.heads),
-        }
-        for pipeline, one in done.items():
-            self.metrics.norm.labels(str(pipeline)).set(one.norm)
-        num_tasks = sum(head.num_tasks for head in counted(commit.heads, commit.voids))
-        return row, num_tasks  # local steps are in it already
-
-    def _compute_evaluation(self, commit: Commit) -> tuple[dict[str, Any], int]:
-        metrics = evaluation_metrics([self._tables[head.item] for head in commit.heads])
-        row = {
-            "table": "evaluations",
-            "split": self.config.evaluation.split,
-            "num_tasks": sum(head.num_tasks for head in commit.heads),
-            "metrics": metrics,
-        }
-        return row, 0
+        self._count(commit, computed, now - started)
 
     def _remember(self, kind: ItemKind, row: dict[str, Any]) -> None:
         if kind is ItemKind.TRAIN:
@@ -442,20 +372,21 @@ class Runner:
         if score is not None and (self._best is None or score > self._best):
             self._best, self._is_best_due = score, True
 
-    def _count(
-        self, commit: Commit, row: dict[str, Any] | None, num_tasks: int, commit_s: float
-    ) -> None:
+    def _count(self, commit: Commit, computed: Computed, commit_s: float) -> None:
         """Bring the metrics up to date; nobody waits for it."""
         metrics, kind = self.metrics, commit.kind.name.lower()
         metrics.rounds.labels(kind).inc()
         metrics.commit_seconds.observe(commit_s)
         metrics.version.set(self.core.progress.version)
         metrics.tasks_per_s.set(self.tasks_per_s())
+        row = computed.row
         if row is None:
             return
         metrics.round_seconds.labels(kind).observe(row["duration_s"])
         if commit.kind is ItemKind.TRAIN:
-            metrics.tasks.inc(num_tasks)
+            metrics.tasks.inc(computed.num_tasks)
+            for pipeline, norm in computed.norms.items():
+                metrics.norm.labels(str(pipeline)).set(norm)
             metrics.show_round(row["loss"], row["metrics"])
         else:
             metrics.show_validation(row["metrics"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dmaml.server.core.rounds import Core, Memory
+from dmaml.server.core.memory import Memory
+from dmaml.server.core.rounds import Core
 from dmaml.server.core.sequence import Progress
 
 

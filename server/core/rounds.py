@@ -7,7 +7,6 @@ any actor may do it and the first answer counts; and this object alone owns the 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import (
     CapacityError,
-    FingerprintMismatchError,
     IdentityMismatchError,
 )
 from dmaml.common.items import (
@@ -26,29 +24,17 @@ from dmaml.common.items import (
     Outcome,
     RunState,
     WorkItem,
-    train_tasks,
 )
 from dmaml.server.core.actions import Action, Commit, Done, Grant, Head, Note, Save, Verdict, Wait
 from dmaml.server.core.membership import Hello, Lease, Membership, Session
+from dmaml.server.core.memory import Memory
 from dmaml.server.core.sequence import PlanKind, Progress, items_of, next_kind
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a checkpoint keeps of the core.
-
-    Attributes:
-        progress: how far the run is.
-        num_elements: size of the flat buffer, 0 before INIT.
-        base_digests: pipeline -> digest of the published parameters.
-        fingerprint, data_digest: of the actor that did INIT.
-    """
-
-    progress: Progress = field(default_factory=Progress)
-    num_elements: int = 0
-    base_digests: Mapping[int, str] = field(default_factory=dict)
-    fingerprint: Mapping[str, str] = field(default_factory=dict)
-    data_digest: str = ""
+from dmaml.server.core.verdicts import (
+    judge_sizes,
+    outcome_of,
+    require_same_numerics,
+    void_sentence,
+)
 
 
 @dataclass
@@ -151,7 +137,7 @@ class Core:
                 f"the run's is {self.identity[:12]!r}. Start the actor with the run's "
                 "configuration, and the same version of dmaml."
             )
-        self._admit(hello)
+        require_same_numerics(self.config, self.memory, hello)
         session, is_new = self.members.join(now, hello)
         session.hold(hello.held, now + self.config.server.item_timeout_s)
         if is_new:
@@ -188,7 +174,7 @@ class Core:
             FingerprintMismatchError: INIT fixed other numerics since the join.
         """
         session = self.members.heard(now, worker_id, epoch)
-        self._admit(session.hello)
+        require_same_numerics(self.config, self.memory, session.hello)
         session.hold(held, now + self.config.server.item_timeout_s)
         previous = self._waiters.get(worker_id)
         if previous is not None and previous.request_id != request_id:
@@ -246,7 +232,7 @@ class Core:
                 f"push refused: computed from parameters {head.base_digest[:12]!r}, {item} asks "
                 f"for version {item.base_version} with {base[:12]!r}. Pull and recompute.",
             )
-        return self._judge_sizes(head)
+        return judge_sizes(self.config, self.memory.num_elements, head)
 
     def deliver(self, now: float, head: Head, is_finite: bool = True) -> Verdict:
         """Take an answer whose payload is in place; the first one of an item counts.
@@ -267,7 +253,7 @@ class Core:
             return refusal
         assert self._round is not None
         session = self.members.heard(now, head.worker_id, self.epoch)
-        outcome = self._outcome(head, is_finite)
+        outcome = outcome_of(self.config, head, is_finite)
         entry = self._round.items[head.item]
         entry.head, entry.outcome = head, outcome
         for lease in entry.leases.values():
@@ -282,7 +268,7 @@ class Core:
             self.fail(now, f"{head.item} holds NaN or infinity. Mend the model's init.")
             return Verdict(outcome, self.message)
         if outcome in VOID:
-            message = self._void_sentence(head, outcome)
+            message = void_sentence(self.config, head, outcome)
             self._note("void", message, session, warn=True, outcome=outcome)
         self._commit_if_complete(now)
         self._serve(now)
@@ -398,23 +384,6 @@ class Core:
                 self._actions.append(Wait(worker_id, waiter.request_id))
 
     # -- inside ------------------------------------------------------------------------------
-
-    def _admit(self, hello: Hello) -> None:
-        if not self.memory.data_digest:
-            return
-        if hello.data_digest != self.memory.data_digest:
-            raise FingerprintMismatchError(
-                f"refused: the actor's data have digest {hello.data_digest[:12]!r}, the run's "
-                f"{self.memory.data_digest[:12]!r}. Give every machine the same data files."
-            )
-        ours, theirs = self.memory.fingerprint, hello.fingerprint
-        names = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
-        if names and self.config.run.hardware == "same":
-            found = "; ".join(f"{n}: {theirs.get(n)!r}, not {ours.get(n)!r}" for n in names)
-            raise FingerprintMismatchError(
-                f"refused: the actor's numerics differ from the run's ({found}). Use like "
-                "machines and versions, or set run.hardware to mixed and give up reproducibility."
-            )
 
     def _fix_numerics(self) -> None:
         assert self._founder is not None
@@ -538,49 +507,6 @@ class Core:
         for lease in self.members.end(session):
             self._release(lease)
         self._note(event, message, session, warn=warn)
-
-    def _judge_sizes(self, head: Head) -> Verdict | None:
-        kind, limits = head.item.kind, self.config.server
-        if kind is ItemKind.INIT:
-            needed = 4 * head.num_elements
-            if needed > limits.max_model_bytes:
-                return Verdict(
-                    Outcome.QUOTA,
-                    f"push refused: the model has {needed} bytes, server.max_model_bytes is "
-                    f"{limits.max_model_bytes}. Raise it or take a smaller model.",
-                )
-            return None
-        if kind in (ItemKind.TRAIN, ItemKind.EVALUATE) and head.num_tasks < 1:
-            return Verdict(
-                Outcome.SHAPE,
-                f"push refused: num_tasks {head.num_tasks} for {head.item}, required 1 or more.",
-            )
-        expected = self.memory.num_elements if kind is ItemKind.TRAIN else 0
-        if head.num_elements != expected:
-            return Verdict(
-                Outcome.SHAPE,
-                f"push refused: {head.num_elements} values for {head.item}, required {expected}. "
-                "The model differs from the run's.",
-            )
-        return None
-
-    def _outcome(self, head: Head, is_finite: bool) -> Outcome:
-        if head.item.kind not in (ItemKind.TRAIN, ItemKind.INIT):
-            return Outcome.BUFFERED
-        if not (is_finite and math.isfinite(head.loss) and math.isfinite(head.norm)):
-            return Outcome.NON_FINITE
-        if head.item.kind is ItemKind.INIT:
-            return Outcome.BUFFERED
-        limit = self.config.aggregation.max_norm
-        return Outcome.NORM if limit is not None and head.norm > limit else Outcome.BUFFERED
-
-    def _void_sentence(self, head: Head, outcome: Outcome) -> str:
-        tasks = train_tasks(self.config, head.item)
-        if outcome is Outcome.NORM:
-            cause = f"its norm {head.norm:g} exceeds {self.config.aggregation.max_norm:g}"
-        else:
-            cause = "it holds NaN or infinity"
-        return f"{head.item} is void: {cause} (tasks {tasks.start} to {tasks.stop - 1})."
 
     def _commit_if_complete(self, now: float) -> None:
         current = self._round

@@ -11,7 +11,8 @@ from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.server.core.actions import Action, Commit, Done, Grant, Head, Note, Save, Verdict, Wait
 from dmaml.server.core.membership import Hello
-from dmaml.server.core.rounds import Core, Memory
+from dmaml.server.core.memory import Memory
+from dmaml.server.core.rounds import Core
 
 NUM_ELEMENTS = 3
 Answered = Grant | Wait | Done

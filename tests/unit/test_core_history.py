@@ -16,7 +16,8 @@ from dmaml.common.errors import SessionLostError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Save
 from dmaml.server.core.membership import Hello
-from dmaml.server.core.rounds import Core, Memory
+from dmaml.server.core.memory import Memory
+from dmaml.server.core.rounds import Core
 from tests.unit.driven_core import NUM_ELEMENTS, config_of
 
 CONFIG = config_of(

@@ -1,0 +1,128 @@
+"""The answers of the round in progress, and what a commit makes of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from dmaml.common.config import RunConfig
+from dmaml.common.items import ItemKind, WorkItem
+from dmaml.common.layout import Flat, Layout
+from dmaml.server import aggregation
+from dmaml.server.combine import (
+    Combined,
+    Tables,
+    combine,
+    counted,
+    evaluation_metrics,
+    item_rows,
+    train_metrics,
+)
+from dmaml.server.core.actions import Commit, Head
+from dmaml.server.parameters import Parameters
+from dmaml.server.shelf import Shelf
+from dmaml.server.weights.base import WeightGenerator
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a commit came to.
+
+    Attributes:
+        row: for the run's record; None for INIT.
+        num_tasks: tasks that were trained on, local steps included.
+        norms: pipeline -> Euclidean norm of its combined gradient.
+    """
+
+    row: dict[str, Any] | None = None
+    num_tasks: int = 0
+    norms: dict[int, float] = field(default_factory=dict)
+
+
+@final
+class Answers:
+    """Keeps answers (on the event loop) and combines them (on the numeric thread)."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        parameters: Parameters,
+        generator: WeightGenerator,
+        shelf: Shelf,
+    ) -> None:
+        self._config = config
+        self._parameters = parameters
+        self._generator = generator
+        self._rule = aggregation.build(config.aggregation)
+        self._shelf = shelf
+        self._tables: dict[WorkItem, Tables] = {}
+        self._layouts: dict[WorkItem, Layout] = {}
+
+    def open(self) -> None:
+        """Reserve a round's places, once the model's size is known."""
+        self._shelf.open(self._parameters.layout.size)
+
+    def keep(self, item: WorkItem, flat: Flat, tables: Tables, layout: Layout | None) -> None:
+        """Keep one answer until its round is combined."""
+        if item.kind is ItemKind.TRAIN:
+            self._shelf.put(item, flat)
+        elif item.kind is ItemKind.INIT and layout is not None:
+            self._layouts[item] = layout
+            self._shelf.keep(item, flat)
+        else:
+            self._tables[item] = tables
+
+    def combine(self, commit: Commit) -> Computed:
+        """Combine a complete round, move and publish the parameters, forget the answers."""
+        computed = {
+            ItemKind.INIT: self._init,
+            ItemKind.TRAIN: self._train,
+            ItemKind.EVALUATE: self._evaluate,
+        }[commit.kind](commit)
+        self._shelf.clear()
+        self._tables.clear()
+        self._layouts.clear()
+        return computed
+
+    def _init(self, commit: Commit) -> Computed:
+        layout = self._layouts[commit.heads[0].item]
+        flats = {head.item.pipeline: self._shelf.get(head.item) for head in commit.heads}
+        self._parameters.start(layout, flats)
+        self.open()
+        return Computed()
+
+    def _train(self, commit: Commit) -> Computed:
+        by_pipeline: dict[int, list[Head]] = {}
+        for head in commit.heads:
+            by_pipeline.setdefault(head.item.pipeline, []).append(head)
+        done: dict[int, Combined] = {}
+        for pipeline, heads in by_pipeline.items():
+            gradients = {head.item: self._shelf.get(head.item) for head in heads}
+            done[pipeline] = combine(
+                self._config, heads, commit.voids, gradients, self._generator, self._rule
+            )
+            self._parameters.step(pipeline, done[pipeline].gradient)
+        self._parameters.publish(commit.base_version + 1)
+        metrics = train_metrics(commit.heads, commit.voids)
+        row = {
+            "table": "rounds",
+            "loss": metrics.pop("loss"),
+            "metrics": metrics,
+            "weights": {str(p): one.weights for p, one in done.items()},
+            "losses": {str(p): one.losses for p, one in done.items()},
+            "norm": math.sqrt(sum(one.norm**2 for one in done.values())),
+            "voids": len(commit.voids),
+            "items": item_rows(commit.heads),
+        }
+        num_tasks = sum(head.num_tasks for head in counted(commit.heads, commit.voids))
+        return Computed(row, num_tasks, {p: one.norm for p, one in done.items()})
+
+    def _evaluate(self, commit: Commit) -> Computed:
+        row = {
+            "table": "evaluations",
+            "split": self._config.evaluation.split,
+            "num_tasks": sum(head.num_tasks for head in commit.heads),
+            "metrics": evaluation_metrics([self._tables[head.item] for head in commit.heads]),
+        }
+        return Computed(row)

@@ -1,0 +1,88 @@
+"""What an answer or an actor is judged by: pure functions of what it says of itself."""
+
+from __future__ import annotations
+
+import math
+
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import FingerprintMismatchError
+from dmaml.common.items import ItemKind, Outcome, train_tasks
+from dmaml.server.core.actions import Head, Verdict
+from dmaml.server.core.membership import Hello
+from dmaml.server.core.memory import Memory
+
+
+def require_same_numerics(config: RunConfig, memory: Memory, hello: Hello) -> None:
+    """Raise unless an actor gives the same bits as the one that did INIT.
+
+    Raises:
+        FingerprintMismatchError: other data, or other numerics and `run.hardware` is same.
+    """
+    if not memory.data_digest:
+        return
+    if hello.data_digest != memory.data_digest:
+        raise FingerprintMismatchError(
+            f"refused: the actor's data have digest {hello.data_digest[:12]!r}, the run's "
+            f"{memory.data_digest[:12]!r}. Give every machine the same data files."
+        )
+    ours, theirs = memory.fingerprint, hello.fingerprint
+    names = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
+    if names and config.run.hardware == "same":
+        found = "; ".join(f"{n}: {theirs.get(n)!r}, not {ours.get(n)!r}" for n in names)
+        raise FingerprintMismatchError(
+            f"refused: the actor's numerics differ from the run's ({found}). Use like "
+            "machines and versions, or set run.hardware to mixed and give up reproducibility."
+        )
+
+
+def judge_sizes(config: RunConfig, num_elements: int, head: Head) -> Verdict | None:
+    """Return the refusal of an answer whose sizes are not the run's, or None.
+
+    Args:
+        num_elements: size of the run's flat buffer.
+    """
+    kind, limits = head.item.kind, config.server
+    if kind is ItemKind.INIT:
+        needed = 4 * head.num_elements
+        if needed > limits.max_model_bytes:
+            return Verdict(
+                Outcome.QUOTA,
+                f"push refused: the model has {needed} bytes, server.max_model_bytes is "
+                f"{limits.max_model_bytes}. Raise it or take a smaller model.",
+            )
+        return None
+    if kind in (ItemKind.TRAIN, ItemKind.EVALUATE) and head.num_tasks < 1:
+        return Verdict(
+            Outcome.SHAPE,
+            f"push refused: num_tasks {head.num_tasks} for {head.item}, required 1 or more.",
+        )
+    expected = num_elements if kind is ItemKind.TRAIN else 0
+    if head.num_elements != expected:
+        return Verdict(
+            Outcome.SHAPE,
+            f"push refused: {head.num_elements} values for {head.item}, required {expected}. "
+            "The model differs from the run's.",
+        )
+    return None
+
+
+def outcome_of(config: RunConfig, head: Head, is_finite: bool) -> Outcome:
+    """Return BUFFERED, or why the answer is void: NaN, infinity, or a norm beyond the limit."""
+    if head.item.kind not in (ItemKind.TRAIN, ItemKind.INIT):
+        return Outcome.BUFFERED
+    if not (is_finite and math.isfinite(head.loss) and math.isfinite(head.norm)):
+        return Outcome.NON_FINITE
+    if head.item.kind is ItemKind.INIT:
+        return Outcome.BUFFERED
+    limit = config.aggregation.max_norm
+    return Outcome.NORM if limit is not None and head.norm > limit else Outcome.BUFFERED
+
+
+def void_sentence(config: RunConfig, head: Head, outcome: Outcome) -> str:
+    """Say why a TRAIN answer is void, and with which tasks."""
+    tasks = train_tasks(config, head.item)
+    if outcome is Outcome.NORM:
+        cause = f"its norm {head.norm:g} exceeds {config.aggregation.max_norm:g}"
+    else:
+        cause = "it holds NaN or infinity"
+    return f"{head.item} is void: {cause} (tasks {tasks.start} to {tasks.stop - 1})."
