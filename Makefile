@@ -13,7 +13,7 @@ ifneq ($(wildcard ../shared/data),)
 export DMAML_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help run test check format proto docs e2e bench clean
+.PHONY: help run test check format proto docs bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'

@@ -31,7 +31,7 @@ def find(kind: str, group: str, table: Mapping[str, str], name: str) -> Any:
         return _load(kind, table[name])
     for entry in entry_points(group=group):
         if entry.name == name:
-            return entry.load()
+            return _load(kind, entry.value)
     if ":" in name:
         return _load(kind, name)
     raise UnknownNameError(kind, name, known(group, table))
@@ -46,8 +46,8 @@ def _load(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's own module does
         raise ConfigError(
-            f"{kind} {path!r} cannot be imported: {error}. "
+            f"{kind} {path!r} cannot be imported: {type(error).__name__}: {error}. "
             "It must read package.module:Thing, and the package must be on PYTHONPATH."
         ) from error

@@ -224,7 +224,8 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Adaptation steps.", min=0)] = 3,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     k_query: Annotated[
-        int | None, typer.Option(help="Query examples per class; default as in training.", min=1)
+        int | None,
+        typer.Option(help="Default: evaluation.k_query.", min=1),
     ] = None,
     which: Annotated[str, typer.Option("--checkpoint", help="latest or best.")] = "latest",
     data_dir: DataDir = None,

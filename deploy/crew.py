@@ -29,6 +29,7 @@ class Cluster:
     def __init__(self, ray_address: str, num_cpus: int | None, logs: Path | None) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._logs = logs
         self._temporary: Path | None = None
         if ray_address != "local":
@@ -44,6 +45,7 @@ class Cluster:
                     log_to_driver=False,
                     configure_logging=False,
                     _temp_dir=str(self._temporary),
+                    _node_ip_address="127.0.0.1",  # nobody else's business
                 )
                 return
             except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
@@ -59,7 +61,12 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; end it and keep its logs if it is our own."""
-        ray.shutdown()
+        try:
+            ray.shutdown()
+        finally:
+            self._keep_logs()
+
+    def _keep_logs(self) -> None:
         if self._temporary is None:
             return
         logs = next(self._temporary.glob("session_2*/logs"), None)

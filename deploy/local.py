@@ -15,6 +15,7 @@ from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.common.rundir import LOGS
 from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.interrupts import undisturbed
 from dmaml.deploy.progress import Watcher
 from dmaml.deploy.server_process import ServerProcess
 from dmaml.worker.connection import Address
@@ -75,8 +76,9 @@ def train(
         try:
             _until_done(server, crew, watcher, show)
         finally:
-            watcher.stop()
-            crew.stop()
+            with undisturbed():
+                watcher.stop()
+                crew.stop()
 
 
 @contextmanager
@@ -87,7 +89,8 @@ def _server(
     try:
         yield server
     finally:
-        server.stop()
+        with undisturbed():
+            server.stop()
 
 
 @contextmanager
@@ -96,7 +99,8 @@ def _ray(workers: int, logs: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        cluster.close()
+        with undisturbed():
+            cluster.close()
 
 
 def _until_done(server: ServerProcess, crew: Crew, watcher: Watcher, show: Show) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,10 +16,11 @@ from rich.table import Table
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError
+from dmaml.common.errors import ConfigError, DmamlError
+from dmaml.common.seeds import Kind, stream
+from dmaml.deploy.interrupts import interrupt_on_sigterm
 from dmaml.server.storage import check_directory
-
-EXAMPLE = "default.yaml"
+from dmaml.worker.answers import Answerer
 
 
 def train_here(
@@ -44,7 +45,7 @@ def train_here(
     check_free(listen, http)
     console = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     console.print(
         f"run [bold]{config.run.name}[/] in {folder}: {config.algorithm.name} on "
         f"{config.task.source}, {config.run.rounds} rounds, {workers} actors",
@@ -115,12 +116,31 @@ def load_config(file: Path | None, settings: tuple[str, ...]) -> RunConfig:
 def check_work(config: RunConfig, data_dir: Path | None) -> None:
     """Raise unless the tasks, the model and the server's plug-ins can be made."""
     from dmaml.server import aggregation, clustering, weights
-    from dmaml.worker.answers import Answerer
 
     weights.build(config.weights)
     aggregation.build(config.aggregation)
     clustering.build(config.clustering)
-    Answerer(config, data_dir)
+    answerer = Answerer(config, data_dir)
+    try:
+        _try_model(config, answerer)
+    except DmamlError:
+        raise
+    except Exception as error:  # whatever the user's own model does
+        raise ConfigError(
+            f"model {config.model.name!r} cannot take the tasks of {config.task.source!r} "
+            f"(examples of shape {answerer.source.input_shape}): {type(error).__name__}: {error}. "
+            "Set another model.name, or mend it."
+        ) from error
+
+
+def _try_model(config: RunConfig, answerer: Answerer) -> None:
+    """Answer one evaluation task with fresh parameters."""
+    seed, source = config.run.seed, answerer.source
+    params = answerer.algorithm.init(stream(seed, Kind.INIT))
+    streams = [stream(seed, Kind.TRAIN)]
+    task = config.task
+    batch = source.sample(streams, source.split("train"), task.n_way, task.k_shot, task.k_query)
+    answerer.algorithm.evaluate(params, batch, 1)
 
 
 def check_free(listen: str, http: str) -> None:
@@ -189,7 +209,8 @@ def _finish(console: Console, report: dict[str, Any], json_output: bool) -> None
     ]
     if "curve" in report:
         lines.append(f"learning curve: {report['curve']}")
-    lines.append(f"next: dmaml evaluate {report['run_dir']} --tasks 2000 --k-query 15")
+    program = Path(sys.argv[0]).name if shutil.which("dmaml") else sys.argv[0]
+    lines.append(f"next: {program} evaluate {report['run_dir']} --tasks 2000 --k-query 15")
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -206,7 +227,3 @@ def _warn_idle(console: Console, config: RunConfig, workers: int) -> None:
 
 def _figure(mean: float, half: float) -> str:
     return f"{mean:.3f} ± {half:.3f}" if math.isfinite(mean) else str(mean)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

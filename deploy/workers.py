@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from dmaml.common.errors import ConfigError
 from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.worker.client import Client
 from dmaml.worker.connection import Address, Retry
 
@@ -28,7 +27,7 @@ def work(
         raise ConfigError(f"--count {count!r}: required auto or a number of at least 1.")
     console = Console(stderr=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     client = Client(address, Retry(min(orphan_s, 10.0)))
     try:
         name = client.status().name
@@ -43,11 +42,9 @@ def work(
             while not crew.watch(1.0):
                 pass
         finally:
-            crew.stop()
+            with undisturbed():
+                crew.stop()
     finally:
-        cluster.close()
+        with undisturbed():
+            cluster.close()
     console.print("the run is done", highlight=False)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

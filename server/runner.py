@@ -40,6 +40,7 @@ from dmaml.server.storage import Storage
 log = logging.getLogger("dmaml.server")
 
 TICK_S: Final = 0.1
+LEASES_FIRST_S: Final = 0.01  # a checkpoint waits until the next round's leases are out
 INLINE_BYTES: Final = 1 << 20  # checked on the event loop: quicker than a visit to a thread
 AUTO_CHECKPOINT_SHARE: Final = 0.05
 Answered = Grant | Wait | Done
@@ -432,6 +433,7 @@ class Runner:
         if before is not None:
             await asyncio.wait([before])
         checkpoint, is_best = await captured
+        await asyncio.sleep(LEASES_FIRST_S)
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         try:

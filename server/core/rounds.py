@@ -16,6 +16,7 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import (
     CapacityError,
     IdentityMismatchError,
+    RunFailedError,
 )
 from dmaml.common.items import (
     TAKEN,
@@ -333,6 +334,10 @@ class Core:
 
     def pause(self, now: float, reason: str) -> None:
         """Grant no further lease; answers of held ones are still taken."""
+        if self.state not in (RunState.RUNNING, RunState.PAUSED):
+            raise RunFailedError(
+                f"pause refused: the run is {self.state.name}. A RUNNING one can be paused."
+            )
         if self.state is RunState.RUNNING:
             self.state, self.message = RunState.PAUSED, reason
             self._note("paused", reason or "paused by the operator")
@@ -418,7 +423,7 @@ class Core:
         """Hand pending items to waiting actors, first come first served.
 
         An actor that has an item in hand gets another ahead of time only while there is one for
-        everybody; otherwise its call waits until its answer is in.
+        every actor that has no next one; otherwise its call waits until its answer is in.
         """
         if self.state in (RunState.FINISHED, RunState.FAILED):
             for worker_id, waiter in self._waiters.items():
@@ -431,12 +436,18 @@ class Core:
             if not self._pending:
                 return
             session = self.members.find(worker_id, self.epoch)
-            if session is None or (session.leases and len(self._pending) < len(self.members)):
+            if session is None or not self._may_have(session):
                 continue
             item = self._pick(now, session)
             if item is None:
                 continue
             self._grant(now, session, item, self._waiters.pop(worker_id).request_id)
+
+    def _may_have(self, session: Session) -> bool:
+        if not session.leases:
+            return True
+        num_without_next = sum(len(other.leases) < 2 for other in self.members)
+        return len(session.leases) < 2 and len(self._pending) >= num_without_next
 
     def _pick(self, now: float, session: Session) -> WorkItem | None:
         """Return the pending item for a session: one it holds, one it prepared, else the first."""

@@ -46,7 +46,7 @@ def build(
     model = models.build(config, input_shape, num_outputs)
     try:
         algorithm: Algorithm = thing(config, model, source_kind, **section.options)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         raise ConfigError(
             f"algorithm {section.name!r} cannot be made: {error}. It is called as "
             f"Thing(config, model, {source_kind!r}, **{section.options})."

@@ -44,7 +44,7 @@ def build(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> 
     def make() -> Any:
         try:
             return thing(input_shape, num_outputs, **section.options)
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
             raise ConfigError(
                 f"model {section.name!r} cannot be made: {error}. It is called as "
                 f"Thing({input_shape}, {num_outputs}, **{section.options})."
