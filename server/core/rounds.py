@@ -447,7 +447,7 @@ class Core:
         if not session.leases:
             return True
         num_without_next = sum(len(other.leases) < 2 for other in self.members)
-        return len(session.leases) < 2 and len(self._pending) >= num_without_next
+        return len(self._pending) >= num_without_next
 
     def _pick(self, now: float, session: Session) -> WorkItem | None:
         """Return the pending item for a session: one it holds, one it prepared, else the first."""
