@@ -15,7 +15,7 @@ from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.common.rundir import LOGS
 from dmaml.deploy.crew import Cluster, Crew
-from dmaml.deploy.interrupts import undisturbed
+from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.progress import Watcher
 from dmaml.deploy.server_process import ServerProcess
 from dmaml.worker.connection import Address
@@ -96,6 +96,7 @@ def _server(
 @contextmanager
 def _ray(workers: int, logs: Path) -> Iterator[None]:
     cluster = Cluster("local", workers, logs)
+    interrupt_on_sigterm()  # again: Ray puts a handler of its own, which aborts, in its place
     try:
         yield
     finally:

@@ -34,6 +34,7 @@ def work(
     finally:
         client.close()
     cluster = Cluster(ray_address, None if count == "auto" else int(count), None)
+    interrupt_on_sigterm()  # again: Ray puts a handler of its own, which aborts, in its place
     try:
         number = max(1, cluster.num_cpus) if count == "auto" else int(count)
         console.print(f"run {name!r}: {number} actors for {address.target}", highlight=False)
