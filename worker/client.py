@@ -71,8 +71,8 @@ class Client:
         self._stub = MetaModelStub(self._channel)
         self._control = ControlStub(self._channel)
         self._metadata = address.metadata
-        # blocking calls from threads that stay: half the latency of gRPC's own futures, which
-        # start a thread for each call (bench/server.py)
+        # blocking calls from threads that stay: gRPC's own futures start a thread for each call
+        # and have twice the latency (docs/performance.md)
         self._calls = ThreadPoolExecutor(4, "call")
         self._incarnation = uuid.uuid4().hex
         self._heartbeat: Heartbeat | None = None
