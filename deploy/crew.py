@@ -45,7 +45,7 @@ class Cluster:
                     log_to_driver=False,
                     configure_logging=False,
                     _temp_dir=str(self._temporary),
-                    _node_ip_address="127.0.0.1",  # what the node calls itself; Ray binds all the same
+                    _node_ip_address="127.0.0.1",  # its name; Ray binds all
                 )
                 return
             except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
