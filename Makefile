@@ -30,6 +30,7 @@ check: $(VENV)/.dev  ## style, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m dmaml.deploy.config_page --check docs/config.md
+	$(BIN)/python -m dmaml.deploy.metrics_page --check docs/metrics.md
 
 format: $(VENV)/.dev  ## put the code into its form
 	$(BIN)/ruff check --fix .
@@ -41,6 +42,7 @@ proto: $(VENV)/.dev  ## regenerate the stubs
 
 docs: $(VENV)/.dev  ## regenerate the pages that come from the code
 	$(BIN)/python -m dmaml.deploy.config_page docs/config.md
+	$(BIN)/python -m dmaml.deploy.metrics_page docs/metrics.md
 
 bench: $(VENV)/.dev  ## the share of a round that server and transport take
 	$(BIN)/python bench/overhead.py

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem
@@ -12,6 +11,8 @@ from dmaml.common.layout import Flat, Layout
 from dmaml.server import aggregation
 from dmaml.server.combine import (
     Combined,
+    Computed,
+    Figures,
     Tables,
     combine,
     counted,
@@ -23,21 +24,6 @@ from dmaml.server.core.actions import Commit, Head
 from dmaml.server.parameters import Parameters
 from dmaml.server.shelf import Shelf
 from dmaml.server.weights.base import WeightGenerator
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What a commit came to.
-
-    Attributes:
-        row: for the run's record; None for INIT.
-        num_tasks: tasks that were trained on, local steps included.
-        norms: pipeline -> Euclidean norm of its combined gradient.
-    """
-
-    row: dict[str, Any] | None = None
-    num_tasks: int = 0
-    norms: dict[int, float] = field(default_factory=dict)
 
 
 @final
@@ -115,8 +101,13 @@ class Answers:
             "voids": len(commit.voids),
             "items": item_rows(commit.heads),
         }
-        num_tasks = sum(head.num_tasks for head in counted(commit.heads, commit.voids))
-        return Computed(row, num_tasks, {p: one.norm for p, one in done.items()})
+        num_tasks = dict.fromkeys(done, 0)
+        for head in counted(commit.heads, commit.voids):
+            num_tasks[head.item.pipeline] += head.num_tasks
+        figures = {
+            p: Figures(num_tasks[p], one.norm, one.weight_entropy) for p, one in done.items()
+        }
+        return Computed(row, figures)
 
     def _evaluate(self, commit: Commit) -> Computed:
         row = {

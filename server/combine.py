@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +30,46 @@ class Combined:
         losses: query loss by slot, None where the slot is void.
         weights: weight by slot, 0 where the slot is void.
         norm: Euclidean norm of the gradient, float64.
+        weight_entropy: see `entropy_ratio`.
     """
 
     gradient: Flat
     losses: list[float | None]
     weights: list[float]
     norm: float
+    weight_entropy: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a TRAIN round came to for one pipeline.
+
+    Attributes:
+        num_tasks: tasks that it was trained on, local steps included.
+        norm, weight_entropy: see `Combined`.
+    """
+
+    num_tasks: int
+    norm: float
+    weight_entropy: float
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a commit came to.
+
+    Attributes:
+        row: for the run's record; None for INIT.
+        figures: by pipeline; of TRAIN only.
+    """
+
+    row: dict[str, Any] | None = None
+    figures: dict[int, Figures] = field(default_factory=dict)
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks that were trained on, local steps included."""
+        return sum(figures.num_tasks for figures in self.figures.values())
 
 
 def combine(
@@ -75,7 +111,20 @@ def combine(
         [by_slot_loss.get(slot) for slot in by_slot],
         [by_slot_weight.get(slot, 0.0) for slot in by_slot],
         norm_of(gradient),
+        entropy_ratio(weights.tolist()),
     )
+
+
+def entropy_ratio(weights: Sequence[float]) -> float:
+    """Return how evenly weights are spread: −Σ wᵢ ln wᵢ / ln n, from 0 (one counts) to 1 (equal).
+
+    Args:
+        weights: non-negative, sum to 1, `[n]`, n >= 1; one alone is spread evenly: 1.
+    """
+    if len(weights) == 1:
+        return 1.0
+    entropy = -sum(weight * math.log(weight) for weight in weights if weight > 0)
+    return entropy / math.log(len(weights))
 
 
 def void_slots(voids: frozenset[WorkItem]) -> set[tuple[int, int]]:

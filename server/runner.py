@@ -1,7 +1,7 @@
 """The run in production: the core, the parameters and the order in which things happen.
 
-One event loop is the only writer. Numbers are computed on one thread, files written on another;
-both come back to the loop as events of the core.
+One event loop is the only writer. Numbers are computed on one thread, files written on another
+(`writer`); both come back to the loop as events of the core.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,31 +17,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SnapshotGoneError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.server import clustering, weights
-from dmaml.server.answers import Answers, Computed
+from dmaml.server.answers import Answers
 from dmaml.server.clustering.base import Gamma
-from dmaml.server.combine import Tables
+from dmaml.server.combine import Computed, Tables
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait
 from dmaml.server.core.membership import Hello, Session
 from dmaml.server.core.rounds import Core
 from dmaml.server.core.sequence import Progress
+from dmaml.server.history import History
 from dmaml.server.metrics import Metrics
 from dmaml.server.parameters import Parameters, Snapshot
 from dmaml.server.shelf import Shelf
 from dmaml.server.state import capture_meta, memory_of
 from dmaml.server.storage import Storage
+from dmaml.server.writer import Captured, Writer
 
 log = logging.getLogger("dmaml.server")
 
 TICK_S: Final = 0.1
-LEASES_FIRST_S: Final = 0.01  # a checkpoint waits until the next round's leases are out
 INLINE_BYTES: Final = 1 << 20  # checked on the event loop: quicker than a visit to a thread
-AUTO_CHECKPOINT_SHARE: Final = 0.05
 Answered = Grant | Wait | Done
 
 
@@ -53,7 +51,6 @@ class Runner:
         self.config: RunConfig = storage.config
         self.metrics = metrics
         self.folder = storage.folder
-        self._storage = storage
         self._generator = weights.build(self.config.weights)
         self._strategy = clustering.build(self.config.clustering)
         self._clustering_state = self._strategy.initial()
@@ -76,20 +73,13 @@ class Runner:
             self._strategy.route(self._clustering_state).pipelines,
             lambda: self._strategy.plan(self._clustering_state),
         )
-        self.last_round: dict[str, Any] = {}
-        self.last_evaluation: dict[str, Any] = latest.meta["evaluation"] if latest else {}
-        self._best: float | None = latest.meta["best"] if latest else None
-        self._is_best_due = False
-        self._records: list[dict[str, Any]] = []
+        self.history = History(latest.meta if latest else None)
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
         self._numeric = ThreadPoolExecutor(1, "numeric")
-        self._disk = ThreadPoolExecutor(1, "disk")
+        self._writer = Writer(storage, self.parameters, self._numeric, self.core.progress.round)
         self._saving: asyncio.Task[None] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last_save = (time.monotonic(), 0.0)  # when it began, how long it took
-        self._saved_round = self.core.progress.round
-        self._speed: deque[tuple[float, int]] = deque(maxlen=64)
         self._changed = asyncio.Event()
         self.over = asyncio.Event()  # set once the run is finished or failed
         self._shown = (RunState.EMPTY, 0)
@@ -103,7 +93,11 @@ class Runner:
     async def start(self) -> None:
         """Open the first round and start the clock."""
         self.metrics.epoch.set(self.core.epoch)
-        self.metrics.rounds_target.set(self.config.run.rounds)
+        self.metrics.target_version.set(self.config.run.rounds)
+        self.metrics.version.set(self.core.progress.version)
+        self.metrics.durable.set(self.core.durable_round)
+        self.metrics.route(self.gamma)
+        self.metrics.show_validation(self.history.last_evaluation.get("metrics", {}))
         self.core.start(time.monotonic())
         self._dispatch()
         self._spawn(self._clock())
@@ -116,10 +110,9 @@ class Runner:
         await self._settle()
         is_behind = self.core.progress.round > self.core.durable_round
         if is_behind and self.core.state is not RunState.FAILED and self.parameters.is_ready:
-            await self._save(self._captured())
+            await self._save()
         self._numeric.shutdown()
-        self._disk.shutdown()
-        self._storage.close()
+        self._writer.close()
 
     def release(self) -> None:
         """Answer every waiting Lease call: nothing yet, ask again."""
@@ -181,7 +174,7 @@ class Runner:
         verdict = self.core.judge(head)
         if verdict is not None:
             verdict = self._event(lambda now: self.core.deliver(now, head))
-            self.metrics.contributions.labels(verdict.outcome.name.lower()).inc()
+            self.metrics.answered(verdict.outcome)
         return verdict
 
     async def deliver(
@@ -215,9 +208,8 @@ class Runner:
             is_finite = bool(np.isfinite(norm))
             verdict = self._event(lambda now: self.core.deliver(now, head, is_finite))
             if fresh and verdict.outcome in TAKEN:
-                self.metrics.received.inc(head.num_bytes)
-                self.metrics.item_phases(dict(head.timings))
-        self.metrics.contributions.labels(verdict.outcome.name.lower()).inc()
+                self.metrics.took(head, self.core.progress.version)
+        self.metrics.answered(verdict.outcome)
         return verdict
 
     def snapshot(self, pipeline: int, version: int) -> Snapshot:
@@ -242,8 +234,7 @@ class Runner:
         if self.core.state is RunState.FAILED:
             raise RunFailedError(self.core.message)
         if self.core.durable_round < progress.round:
-            self._saving = self._spawn(self._save(self._captured()))
-            await asyncio.wait([self._saving])
+            await asyncio.wait([self._save()])
         if self.core.durable_round < progress.round:
             raise RunFailedError(self.core.message)
         return progress, digest
@@ -257,13 +248,6 @@ class Runner:
     def gamma(self) -> Gamma:
         """γ now."""
         return self._strategy.route(self._clustering_state)
-
-    def tasks_per_s(self) -> float:
-        """Return tasks trained on per second over the last rounds."""
-        if len(self._speed) < 2:
-            return 0.0
-        (t0, n0), (t1, n1) = self._speed[0], self._speed[-1]
-        return (n1 - n0) / max(t1 - t0, 1e-9)
 
     # -- the core's wishes -------------------------------------------------------------------
 
@@ -284,10 +268,11 @@ class Runner:
                 case Commit():
                     self._committing = self._spawn(self._commit(action))
                 case Save():
-                    self._save_if_due(action)
+                    is_due = self._writer.is_due(action, is_saving=self._saving is not None)
+                    if is_due or self.history.has_new_best:
+                        self._save()
                 case Note():
                     self._note(action)
-        self.metrics.workers.set(len(self.core.members))
         self._notify()
 
     def _notify(self) -> None:
@@ -310,8 +295,7 @@ class Runner:
     def _note(self, note: Note) -> None:
         log.log(logging.WARNING if note.is_warning else logging.INFO, note.message)
         self.metrics.events.labels(note.event).inc()
-        row = (time.time(), note.worker_id, note.event, note.message)
-        self._disk.submit(self._storage.events, [row])
+        self._writer.note(note)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -331,9 +315,10 @@ class Runner:
         while True:
             due += TICK_S
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            self.metrics.lag.set(max(0.0, time.monotonic() - due))
-            due = max(due, time.monotonic() - TICK_S)
+            now = time.monotonic()
             self._event(self.core.tick)
+            self.metrics.tick(max(0.0, now - due), self.core.members.census(now))
+            due = max(due, now - TICK_S)
 
     # -- commits -----------------------------------------------------------------------------
 
@@ -357,113 +342,47 @@ class Runner:
             }
             if commit.kind is ItemKind.TRAIN:
                 row |= {"tasks_seen": after.tasks_seen, "timings": {"commit_s": now - started}}
-            self._records.append(row)
-            self._remember(commit.kind, row)
+            self.history.add(commit.kind, row)
         self.core.committed(now, commit.round, digests, num_tasks, size)
         self._dispatch()
-        self._speed.append((now, self.core.progress.tasks_seen))
-        self._count(commit, computed, now - started)
+        self._count(commit, computed, started, now)
 
-    def _remember(self, kind: ItemKind, row: dict[str, Any]) -> None:
-        if kind is ItemKind.TRAIN:
-            self.last_round = row
-            return
-        self.last_evaluation = {k: row[k] for k in ("version", "split", "num_tasks", "metrics")}
-        score = _score(row["metrics"])
-        if score is not None and (self._best is None or score > self._best):
-            self._best, self._is_best_due = score, True
-
-    def _count(self, commit: Commit, computed: Computed, commit_s: float) -> None:
+    def _count(self, commit: Commit, computed: Computed, started: float, now: float) -> None:
         """Bring the metrics up to date; nobody waits for it."""
-        metrics, kind = self.metrics, commit.kind.name.lower()
-        metrics.rounds.labels(kind).inc()
-        metrics.commit_seconds.observe(commit_s)
-        metrics.version.set(self.core.progress.version)
-        metrics.tasks_per_s.set(self.tasks_per_s())
-        row = computed.row
-        if row is None:
-            return
-        metrics.round_seconds.labels(kind).observe(row["duration_s"])
-        if commit.kind is ItemKind.TRAIN:
-            metrics.tasks.inc(computed.num_tasks)
-            for pipeline, norm in computed.norms.items():
-                metrics.norm.labels(str(pipeline)).set(norm)
-            metrics.show_round(row["loss"], row["metrics"])
-        else:
-            metrics.show_validation(row["metrics"])
+        progress = self.core.progress
+        self.history.clock(now, progress.tasks_seen)
+        self.metrics.version.set(progress.version)
+        self.metrics.tasks_per_s.set(self.history.tasks_per_s())
+        self.metrics.route(self.gamma)
+        self.metrics.committed(commit, computed, started, now)
 
     # -- checkpoints -------------------------------------------------------------------------
 
-    def _save_if_due(self, save: Save) -> None:
-        began, took = self._last_save
-        every = self.config.server.checkpoint_every
-        if every == "auto":
-            is_free = self._saving is None
-            is_due = is_free and took <= AUTO_CHECKPOINT_SHARE * (time.monotonic() - began)
-        else:
-            is_due = save.round - self._saved_round >= every
-        if is_due or save.must or self._is_best_due:
-            self._saving = self._spawn(self._save(self._captured(), self._saving))
+    def _save(self) -> asyncio.Task[None]:
+        """Capture the state now and write it, after the checkpoint that is being written."""
+        history, is_best = self.history.take()
+        meta = capture_meta(self.core, self._plain_config) | history
+        meta |= {"weights": self._generator.state(), "clustering": self._clustering_state}
+        captured = self._writer.capture(self.core.progress.round, meta, is_best)
+        self._saving = self._spawn(self._write(captured, self._saving))
+        return self._saving
 
-    def _captured(self) -> asyncio.Future[tuple[Checkpoint, bool]]:
-        """Capture the state now: before the numeric thread begins the next commit."""
-        records, self._records = self._records, []
-        is_best, self._is_best_due = self._is_best_due, False
-        number = self.core.progress.round
-        self._saved_round = number
-        meta = capture_meta(self.core, self._plain_config) | {
-            "records": records,
-            "weights": self._generator.state(),
-            "clustering": self._clustering_state,
-            "evaluation": self.last_evaluation,
-            "best": self._best,
-        }
-
-        def capture() -> tuple[Checkpoint, bool]:
-            meta["layout"] = self.parameters.layout_json()
-            return Checkpoint(number, self.parameters.tensors(), meta), is_best
-
-        return asyncio.get_running_loop().run_in_executor(self._numeric, capture)
-
-    async def _save(
-        self,
-        captured: asyncio.Future[tuple[Checkpoint, bool]],
-        before: asyncio.Task[None] | None = None,
-    ) -> None:
+    async def _write(self, captured: Captured, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        checkpoint, is_best = await captured
-        await asyncio.sleep(LEASES_FIRST_S)
-        began = time.monotonic()
-        loop = asyncio.get_running_loop()
         try:
-            size = await loop.run_in_executor(self._disk, self._storage.save, checkpoint, is_best)
-        except OSError as error:
-            message = (
-                f"checkpoint of round {checkpoint.round} cannot be written: {error.strerror}. "
-                "Make room and start the server again: it goes on from the last checkpoint."
-            )
+            written = await self._writer.write(captured)
+        except RunFailedError as error:
+            message = str(error)
             self._event(lambda now: self.core.fail(now, message))
             return
         finally:
             if self._saving is asyncio.current_task():
                 self._saving = None
-        took = time.monotonic() - began
-        self._last_save = (began, took)
-        self.metrics.checkpoint_seconds.observe(took)
-        self.metrics.checkpoint_bytes.set(size)
-        self._event(lambda now: self.core.saved(now, checkpoint.round))
-        self.metrics.durable.set(self.core.durable_round)
+        self._event(lambda now: self.core.saved(now, written.round))
+        self.metrics.saved(written.took_s, written.num_bytes, self.core.durable_round)
 
 
 def _checked(decode: Callable[[], Flat | None]) -> tuple[Flat | None, float]:
     flat = decode()
     return flat, norm_of(flat) if flat is not None else 0.0
-
-
-def _score(metrics: dict[str, Any]) -> float | None:
-    """Return what validation maximises: accuracy, else the negative of a loss."""
-    for name, sign in (("accuracy", 1.0), ("mse", -1.0), ("loss", -1.0)):
-        if name in metrics:
-            return float(sign * metrics[name]["mean"][-1])
-    return None

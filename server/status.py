@@ -23,12 +23,12 @@ def status_of(runner: Runner) -> dict[str, Any]:
         "rounds": runner.config.run.rounds,
         "durable_round": core.durable_round,
         "theta_sha256": runner.parameters.theta_sha256,
-        "query_loss": runner.last_round.get("loss"),
-        "metrics": runner.last_round.get("metrics", {}),
-        "tasks_per_s": runner.tasks_per_s(),
+        "query_loss": runner.history.last_round.get("loss"),
+        "metrics": runner.history.last_round.get("metrics", {}),
+        "tasks_per_s": runner.history.tasks_per_s(),
         "validation": {
             name: values["mean"][-1]
-            for name, values in runner.last_evaluation.get("metrics", {}).items()
+            for name, values in runner.history.last_evaluation.get("metrics", {}).items()
         },
         "workers": [
             {

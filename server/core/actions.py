@@ -46,11 +46,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Grant:
-    """Answer a waiting Lease call with a lease."""
+    """Answer a waiting Lease call with a lease.
+
+    Attributes:
+        available_at: when this call could first have had the item, on the core's clock: the later
+            of the call and the item's becoming free for this actor.
+    """
 
     lease: Lease
     base_digest: str
     hint: WorkItem | None
+    available_at: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Commit:
     Attributes:
         heads: every item's answer, in pipeline, slot, part order.
         voids: the items among them that count nothing.
+        opened_at, first_answer_at, last_answer_at: on the core's clock.
     """
 
     round: int
@@ -85,6 +92,8 @@ class Commit:
     heads: tuple[Head, ...]
     voids: frozenset[WorkItem]
     opened_at: float
+    first_answer_at: float
+    last_answer_at: float
 
 
 @dataclass(frozen=True)

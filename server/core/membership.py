@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dmaml.common.errors import CapacityError, SessionLostError
 from dmaml.common.items import Outcome, Token, WorkItem
 
+WORKER_STATES = ("computing", "waiting", "silent")  # silent: for more than half of session_s
 MAX_LEASES = 4  # of one session: the item in hand, the one being pushed, and two lost replies
 
 
@@ -164,6 +165,15 @@ class Membership:
     def silent(self, now: float) -> list[Session]:
         """Return the sessions that have not been heard for `session_s`."""
         return [s for s in self if now - s.heard_at > self._session_s]
+
+    def census(self, now: float) -> dict[str, int]:
+        """Return how many actors are in each of `WORKER_STATES`."""
+        count = dict.fromkeys(WORKER_STATES, 0)
+        for session in self:
+            is_silent = now - session.heard_at > self._session_s / 2
+            busy = "computing" if session.leases else "waiting"
+            count["silent" if is_silent else busy] += 1
+        return count
 
     def expired(self, now: float) -> list[Lease]:
         """Return the leases whose time is over."""

@@ -40,12 +40,18 @@ from dmaml.server.core.verdicts import (
 
 @dataclass
 class OpenItem:
-    """An item of the round in progress: its live leases, its attempts and its answer."""
+    """An item of the round in progress: its live leases, its attempts and its answer.
 
+    Attributes:
+        pending_at: when it was last put among those that wait for an actor.
+    """
+
+    pending_at: float
     leases: dict[int, Lease] = field(default_factory=dict)
     attempts: int = 0
     head: Head | None = None
     outcome: Outcome | None = None
+    answered_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,20 @@ class Round:
 
 @dataclass
 class Waiter:
-    """A Lease call that has no answer yet."""
+    """A Lease call that has no answer yet.
+
+    Attributes:
+        is_held_back: items were pending meanwhile, and none of them was for this actor.
+    """
 
     request_id: str
+    asked_at: float
     until: float
+    is_held_back: bool = False
+
+    def available_at(self, now: float, pending_at: float) -> float:
+        """Return when an item that it is granted now could be had by this call."""
+        return now if self.is_held_back else max(pending_at, self.asked_at)
 
 
 class Core:
@@ -156,7 +172,9 @@ class Core:
         """End a session and give its items to others."""
         session = self.members.find(worker_id, epoch)
         if session is not None:
-            self._end(session, "left", f"worker {worker_id} left: {reason or 'no reason given'}")
+            self._end(
+                now, session, "left", f"worker {worker_id} left: {reason or 'no reason given'}"
+            )
             self._serve(now)
 
     def ask(
@@ -183,9 +201,9 @@ class Core:
         again = session.granted
         if again is not None and again.request_id == request_id and self._is_live(again):
             self._waiters.pop(worker_id, None)
-            self._actions.append(self._grant_of(again, session))
+            self._actions.append(self._grant_of(again, session, now))
             return
-        self._waiters[worker_id] = Waiter(request_id, now + wait_s)
+        self._waiters[worker_id] = Waiter(request_id, now, now + wait_s)
         self._serve(now)
 
     def withdraw(self, worker_id: str, request_id: str) -> None:
@@ -256,7 +274,7 @@ class Core:
         session = self.members.heard(now, head.worker_id, self.epoch)
         outcome = outcome_of(self.config, head, is_finite)
         entry = self._round.items[head.item]
-        entry.head, entry.outcome = head, outcome
+        entry.head, entry.outcome, entry.answered_at = head, outcome, now
         for lease in entry.leases.values():
             self.members.drop(lease)
         entry.leases.clear()
@@ -348,7 +366,7 @@ class Core:
             self.state, self.message = RunState.RUNNING, ""
             self._note("resumed", "resumed by the operator")
             if self._round is not None and not self._is_committing:
-                self._reopen_if_all_void(self._round)
+                self._reopen_if_all_void(now, self._round)
             self._serve(now)
 
     def drain(self, now: float, reason: str) -> None:
@@ -367,6 +385,7 @@ class Core:
         for session in self.members.silent(now):
             silence = now - session.heard_at
             self._end(
+                now,
                 session,
                 "lost",
                 f"worker {session.worker_id} lost: silent for {silence:.1f} s",
@@ -380,7 +399,7 @@ class Core:
                 warn=True,
                 worker_id=lease.worker_id,
             )
-            self._release(lease)
+            self._release(now, lease)
         self._abandon_if_stuck(now)
         self._serve(now)
         for worker_id, waiter in list(self._waiters.items()):
@@ -415,7 +434,7 @@ class Core:
             self._serve(now)
             return
         items = items_of(self.config, self.progress, kind, self._pipelines)
-        self._round = Round(self.progress.round, kind, {i: OpenItem() for i in items}, now)
+        self._round = Round(self.progress.round, kind, {i: OpenItem(now) for i in items}, now)
         self._pending = deque(items)
         self._serve(now)
 
@@ -430,20 +449,19 @@ class Core:
                 self._actions.append(Done(worker_id, waiter.request_id))
             self._waiters.clear()
             return
-        if self.state in (RunState.PAUSED, RunState.EMPTY):
-            return
-        for worker_id in list(self._waiters):
+        for worker_id, waiter in list(self._waiters.items()):
             if not self._pending:
                 return
             session = self.members.find(worker_id, self.epoch)
-            if session is None or not self._may_have(session):
-                continue
-            item = self._pick(now, session)
-            if item is None:
-                continue
-            self._grant(now, session, item, self._waiters.pop(worker_id).request_id)
+            item = self._pick(now, session) if session and self._may_have(session) else None
+            if session is None or item is None:
+                waiter.is_held_back = True
+            else:
+                self._grant(now, session, item, self._waiters.pop(worker_id))
 
     def _may_have(self, session: Session) -> bool:
+        if self.state in (RunState.PAUSED, RunState.EMPTY):
+            return False
         if not session.leases:
             return True
         num_without_next = sum(len(other.leases) < 2 for other in self.members)
@@ -465,25 +483,26 @@ class Core:
             return session.hint
         return free[0] if free else None
 
-    def _grant(self, now: float, session: Session, item: WorkItem, request_id: str) -> None:
+    def _grant(self, now: float, session: Session, item: WorkItem, waiter: Waiter) -> None:
         assert self._round is not None
         entry = self._round.items[item]
         valid_s = self.config.server.item_timeout_s * (entry.attempts + 1)
         try:
-            lease = self.members.lease(now, session, item, request_id, valid_s)
+            lease = self.members.lease(now, session, item, waiter.request_id, valid_s)
         except CapacityError as error:
             self._note("refused", str(error), session, warn=True)
-            self._actions.append(Wait(session.worker_id, request_id))
+            self._actions.append(Wait(session.worker_id, waiter.request_id))
             return
         entry.attempts += 1
         entry.leases[lease.token.counter] = lease
         self._pending.remove(item)
         session.hint = self._hint()
-        self._actions.append(self._grant_of(lease, session))
+        available_at = waiter.available_at(now, entry.pending_at)
+        self._actions.append(self._grant_of(lease, session, available_at))
 
-    def _grant_of(self, lease: Lease, session: Session) -> Grant:
+    def _grant_of(self, lease: Lease, session: Session, available_at: float) -> Grant:
         digest = self.memory.base_digests.get(lease.item.pipeline, "")
-        return Grant(lease, digest, session.hint)
+        return Grant(lease, digest, session.hint, available_at)
 
     def _hint(self) -> WorkItem | None:
         """Guess what an actor gets after the item it has now: every other one comes first."""
@@ -502,21 +521,24 @@ class Core:
         entry = self._round.items.get(lease.item) if self._round is not None else None
         return entry is not None and lease.token.counter in entry.leases
 
-    def _release(self, lease: Lease) -> None:
+    def _release(self, now: float, lease: Lease) -> None:
         self.members.drop(lease)
         entry = self._round.items.get(lease.item) if self._round is not None else None
         if entry is None:
             return
         entry.leases.pop(lease.token.counter, None)
         if entry.head is None and not entry.leases and lease.item not in self._pending:
+            entry.pending_at = now
             self._pending.appendleft(lease.item)
 
-    def _end(self, session: Session, event: str, message: str, warn: bool = False) -> None:
+    def _end(
+        self, now: float, session: Session, event: str, message: str, warn: bool = False
+    ) -> None:
         waiter = self._waiters.pop(session.worker_id, None)
         if waiter is not None:
             self._actions.append(Wait(session.worker_id, waiter.request_id))
         for lease in self.members.end(session):
-            self._release(lease)
+            self._release(now, lease)
         self._note(event, message, session, warn=warn)
 
     def _commit_if_complete(self, now: float) -> None:
@@ -541,8 +563,10 @@ class Core:
         self._is_committing = True
         index = heads[0].item.index
         version = heads[0].item.base_version
+        answered = [entry.answered_at for entry in current.items.values()]
+        times = (current.opened_at, min(answered), max(answered))
         self._actions.append(
-            Commit(current.number, current.kind, index, version, heads, voids, current.opened_at)
+            Commit(current.number, current.kind, index, version, heads, voids, *times)
         )
 
     def _abandon_if_stuck(self, now: float) -> None:
@@ -560,12 +584,13 @@ class Core:
             self._pending.clear()
             self._open_next(now)
 
-    def _reopen_if_all_void(self, current: Round) -> None:
+    def _reopen_if_all_void(self, now: float, current: Round) -> None:
         if all(entry.head is not None for entry in current.items.values()):
             for session in self.members:
                 session.last = None
             for entry in current.items.values():
                 entry.head = entry.outcome = None
+                entry.pending_at = now
             self._pending = deque(current.items)
 
     def _note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any, Final, final
 
 from dmaml.server.rpc.calls import guarded
@@ -76,6 +77,7 @@ def status_message(runner: Runner) -> pb.StatusReply:
     reply = pb.StatusReply(
         state=int(runner.core.state),
         run_dir=str(runner.folder),
+        software_version=version("dmaml"),
         query_loss=status["query_loss"] or 0.0,
         metrics=status["metrics"],
         validation=status["validation"],

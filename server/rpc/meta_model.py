@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final, final
+
+from prometheus_client import Counter
 
 from dmaml.common import frames
 from dmaml.common.errors import ConfigError, ProtocolError, RunFailedError
@@ -40,6 +43,8 @@ class MetaModelService(rpc.MetaModelServicer):
         self._run = runner
         self._config = runner.config
         self._dtype = runner.config.sync.wire_dtype
+        self._payload = runner.metrics.payload
+        self._sent = self._payload.labels("sent", "float32")
         self._streams = asyncio.Semaphore(MAX_STREAMS)
 
     @guarded
@@ -102,6 +107,7 @@ class MetaModelService(rpc.MetaModelServicer):
         if isinstance(answer, Grant):
             reply.answer = pb.LEASE_ANSWER_WORK
             self._fill(reply.lease, answer, request)
+            self._run.metrics.lease_delay.observe(time.monotonic() - answer.available_at)
         elif isinstance(answer, Done) and core.state is RunState.FAILED:
             raise RunFailedError(core.message)
         else:
@@ -117,7 +123,7 @@ class MetaModelService(rpc.MetaModelServicer):
         yield pb.PullReply(header=self._header(snapshot, request.schema_hash))
         for chunk in frames.chunks(snapshot.data):
             yield pb.PullReply(data=chunk)
-        self._run.metrics.sent.inc(len(snapshot.data))
+            self._sent.inc(len(chunk))
 
     @guarded
     async def Push(self, request: pb.PushRequest, context: Any) -> pb.PushReply:
@@ -128,6 +134,7 @@ class MetaModelService(rpc.MetaModelServicer):
         if refusal is not None:
             return self._reply(refusal)
         header, payload = request.header, request.payload
+        self._received(head.item).inc(len(payload))
         return self._reply(await self._deliver(header, head, layout, payload))
 
     @guarded
@@ -142,6 +149,7 @@ class MetaModelService(rpc.MetaModelServicer):
         head, layout, refusal = self._open(header)
         if refusal is not None:
             return self._reply(refusal)
+        received = self._received(head.item)
         async with self._streams:
             receiver = frames.Receiver(header.num_bytes, self._config.server.max_model_bytes)
             while True:
@@ -149,6 +157,7 @@ class MetaModelService(rpc.MetaModelServicer):
                 if chunk is None:
                     break
                 receiver.add(chunk.data)
+                received.inc(len(chunk.data))
             payload = receiver.finish(header.crc32)
             if payload is None:
                 message = "short or damaged. Push again."
@@ -173,7 +182,13 @@ class MetaModelService(rpc.MetaModelServicer):
         ):
             message.parameters.CopyFrom(self._header(snapshot, request.schema_hash))
             message.data = snapshot.data
-            self._run.metrics.sent.inc(len(snapshot.data))
+            self._sent.inc(len(snapshot.data))
+
+    def _codec(self, item: WorkItem) -> str:
+        return "float32" if item.kind is ItemKind.INIT else self._dtype
+
+    def _received(self, item: WorkItem) -> Counter:
+        return self._payload.labels("received", self._codec(item))
 
     def _num_inline_bytes(self, snapshot: Snapshot) -> int:
         names = sum(len(spec.name) + 64 for spec in self._run.parameters.layout.tensors)
@@ -211,7 +226,7 @@ class MetaModelService(rpc.MetaModelServicer):
         verdict = self._run.judge(head)
         if verdict is not None:
             return head, layout, verdict
-        dtype = "float32" if head.item.kind is ItemKind.INIT else self._dtype
+        dtype = self._codec(head.item)
         expected = frames.wire_bytes(dtype, head.num_elements)
         if head.num_elements and frames.wire_name(header.dtype) != dtype:
             found = frames.wire_name(header.dtype)
@@ -258,7 +273,7 @@ class MetaModelService(rpc.MetaModelServicer):
         """Refuse an answer that the core never sees: in the log and counted, as its own are."""
         verdict = Verdict(outcome, f"push refused: {message}")
         log.warning("%s: %s", item, verdict.message)
-        self._run.metrics.contributions.labels(outcome.name.lower()).inc()
+        self._run.metrics.answered(outcome)
         return verdict
 
     def _reply(self, verdict: Verdict) -> pb.PushReply:

@@ -747,7 +747,8 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
 
     assert paused.state == RunState.PAUSED
     assert paused.message == "to look around"
-    still = wait_for(lambda: _is_still(operator), "nothing is under way any more")
+    wait_for(lambda: _holds_no_lease(operator), "every answer is in")
+    still = operator.checkpoint()  # waits for a commit that is under way
     assert operator.do("pause").state == RunState.PAUSED  # repeatable
     assert operator.status().version == still.version
     assert operator.do("resume").state == RunState.RUNNING
@@ -757,10 +758,8 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
     assert operator.status().state == RunState.FINISHED
 
 
-def _is_still(operator: Operator) -> Any:
-    """Return the status of a run in which no actor holds a lease."""
-    status = operator.status()
-    return status if all(worker.leases == 0 for worker in status.workers) else None
+def _holds_no_lease(operator: Operator) -> bool:
+    return all(worker.leases == 0 for worker in operator.status().workers)
 
 
 def test_a_checkpoint_is_durable_when_the_call_returns(

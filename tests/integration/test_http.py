@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server whose run is finished."""
     with LiveServer(tiny(), tmp_path_factory.mktemp("trained") / "run") as live:
         Worker(tiny(), live.target).join()
-        wait_for(lambda: value(live, "dmaml_workers") == 0, "the actor left")
+        wait_for(lambda: workers(live) == {}, "the actor left")
         yield live
 
 
@@ -60,6 +61,21 @@ def value(server: LiveServer, name: str, **labels: str) -> float:
             if sample.name == name and sample.labels == labels:
                 return float(sample.value)
     raise AssertionError(f"no sample {name} {labels}")
+
+
+def samples(server: LiveServer) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    """Return name and labels of every series."""
+    return {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in families(server).values()
+        for sample in family.samples
+    }
+
+
+def workers(server: LiveServer) -> dict[str, float]:
+    """Return the states that actors are in -> how many."""
+    found = families(server)["dmaml_workers"].samples
+    return {s.labels["state"]: s.value for s in found if s.value}
 
 
 def test_metrics_are_in_the_exposition_format_and_every_series_has_a_help_text(
@@ -107,7 +123,7 @@ def test_metrics_after_a_run_agree_with_its_record(trained: LiveServer) -> None:
     assert total("commit_duration_seconds_count") == 1 + len(rounds) + len(evaluations)
     items = sum(len(row["items"]) for row in rounds)
     assert total("contributions_total", outcome="buffered") == 1 + items + 2 * len(evaluations)
-    assert total("tasks_total") == rounds[-1]["tasks_seen"] == 24
+    assert total("tasks_total", pipeline="0") == rounds[-1]["tasks_seen"] == 24
     assert total("query_loss") == pytest.approx(rounds[-1]["loss"])
     mse = evaluations[-1]["metrics"]["mse"]["mean"][-1]
     assert total("validation", metric="mse") == pytest.approx(mse)
@@ -115,8 +131,136 @@ def test_metrics_after_a_run_agree_with_its_record(trained: LiveServer) -> None:
     assert total("target_version") == 6
     assert total("worker_events_total", event="joined") == 1
     assert total("worker_events_total", event="left") == 1
-    assert total("received_bytes_total") == (1 + items) * 4 * 25  # mlp 1-8-1
+    for phase in ("wait", "pull", "sample", "compute"):
+        seconds = sum(item[f"{phase}_s"] for row in rounds for item in row["items"])
+        assert total("item_phase_seconds_total", phase=phase) == pytest.approx(seconds)
     assert total("item_phase_seconds_total", phase="compute") > 0
+    assert total("staleness_rounds_count") == items
+    assert total("staleness_rounds_bucket", le="0.0") == items
+    norm = rounds[-1]["norm"]
+    assert total("gradient_norm", pipeline="0") == pytest.approx(norm)
+    assert total("weight_entropy_ratio", pipeline="0") == 1.0  # weights: mean
+    assert (total("pipelines"), total("gamma_version")) == (1, 0)
+    assert total("event_loop_lag_seconds") >= 0
+
+
+def test_no_outcome_but_buffered_was_counted(trained: LiveServer) -> None:
+    found = families(trained)["dmaml_contributions"].samples
+
+    assert {s.labels["outcome"] for s in found if s.value} == {"buffered"}
+
+
+def test_no_series_appears_during_a_run(server: LiveServer) -> None:
+    before = samples(server)
+
+    Worker(tiny(), server.target).join()
+
+    assert value(server, "dmaml_version") == 6
+    assert samples(server) == before
+
+
+def test_where_the_rounds_time_went_adds_up(trained: LiveServer) -> None:
+    phases = {
+        name: value(trained, "dmaml_round_phase_seconds_total", phase=name)
+        for name in ("first_answer", "collect", "commit", "save")
+    }
+    kinds = [kind.name.lower() for kind in ItemKind]
+    durations = {k: value(trained, "dmaml_round_duration_seconds_sum", kind=k) for k in kinds}
+    rows = [*read_rows(trained.run_dir, "rounds"), *read_rows(trained.run_dir, "evaluations")]
+
+    assert all(seconds > 0 for seconds in phases.values())
+    assert sum(phases.values()) - phases["save"] == pytest.approx(sum(durations.values()))
+    recorded = sum(row["duration_s"] for row in rows)
+    assert sum(durations.values()) - durations["init"] == pytest.approx(recorded)
+    saving = value(trained, "dmaml_checkpoint_duration_seconds_sum")
+    assert phases["save"] == pytest.approx(saving)
+
+
+def test_every_lease_is_timed_once_and_soon_after_its_item_was_there(trained: LiveServer) -> None:
+    items = sum(len(row["items"]) for row in read_rows(trained.run_dir, "rounds"))
+    evaluations = 2 * len(read_rows(trained.run_dir, "evaluations"))
+
+    assert value(trained, "dmaml_lease_delay_seconds_count") == 1 + items + evaluations
+    assert 0 < value(trained, "dmaml_lease_delay_seconds_sum") < 5.0
+
+
+@pytest.mark.parametrize(("codec", "width"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
+def test_payload_is_counted_as_it_travels(codec: str, width: int, tmp_path: Path) -> None:
+    config = tiny(run={"rounds": 2}, sync={"wire_dtype": codec}, evaluation={"every": 0})
+    size = 25  # mlp 1-8-1
+    expected = dict.fromkeys(
+        [(d, c) for d in ("received", "sent") for c in ("float32", "bfloat16", "float16")], 0.0
+    )
+
+    with LiveServer(config, tmp_path / "run") as live:
+        Worker(config, live.target).join()
+        found = families(live)["dmaml_payload_bytes"].samples
+
+    expected["received", "float32"] += 4 * size  # INIT
+    expected["received", codec] += 2 * 2 * width * size
+    expected["sent", "float32"] = 2 * 4 * size  # once a version, not once an item
+    assert {(s.labels["direction"], s.labels["codec"]): s.value for s in found} == expected
+
+
+@pytest.mark.parametrize("codec", ["float32", "bfloat16"])
+def test_payload_of_streams_is_counted_too(codec: str, tmp_path: Path) -> None:
+    config = tiny(
+        run={"rounds": 1}, model={"hidden": [1100, 1100]}, sync={"wire_dtype": codec},
+        topology={"slots": 1}, evaluation={"every": 0},
+    )  # fmt: skip
+    size = 2 * 1100 + 1100 * 1101 + 1101  # 4.9 MB in float32, beyond one message
+
+    with LiveServer(config, tmp_path / "run") as live:
+        Worker(config, live.target).join()
+
+        bytes_of = {
+            (direction, name): value(
+                live, "dmaml_payload_bytes_total", direction=direction, codec=name
+            )
+            for direction in ("received", "sent")
+            for name in ("float32", "bfloat16")
+        }
+    if codec == "float32":
+        assert bytes_of["received", "float32"] == 2 * 4 * size
+    else:
+        assert bytes_of["received", "float32"] == 4 * size
+        assert bytes_of["received", "bfloat16"] == 2 * size
+    assert bytes_of["sent", "float32"] == 4 * size
+    assert bytes_of["sent", "bfloat16"] == 0
+
+
+def test_an_actor_is_seen_computing_and_then_waiting(tmp_path: Path) -> None:
+    config = tiny(run={"rounds": 50})
+    goes_on = threading.Event()
+
+    def hold(number: int, _: WorkItem) -> None:
+        if number == 3:
+            goes_on.wait(30.0)
+
+    with LiveServer(config, tmp_path / "run") as live:
+        worker = Worker(config, live.target, CountingAnswerer(config, hold))
+        wait_for(lambda: workers(live) == {"computing": 1}, "the actor computes")
+        Operator(Address(live.target), Retry(5.0)).do("pause")
+        goes_on.set()
+        wait_for(lambda: workers(live) == {"waiting": 1}, "the actor waits")
+        worker.stop()
+        worker.join()
+        wait_for(lambda: workers(live) == {}, "the actor left")
+
+
+def test_a_resumed_run_shows_where_it_is_before_anything_happens(tmp_path: Path) -> None:
+    with LiveServer(tiny(), tmp_path / "run") as live:
+        Worker(tiny(), live.target).join()
+        shown = value(live, "dmaml_validation", metric="mse")
+
+    with LiveServer(tiny(run={"rounds": 9}), tmp_path / "run") as live:
+        assert value(live, "dmaml_version") == 6
+        assert value(live, "dmaml_target_version") == 9
+        assert value(live, "dmaml_durable_rounds") == 9  # INIT, 6 TRAIN, 2 EVALUATE
+        assert value(live, "dmaml_epoch") == 2
+        assert value(live, "dmaml_validation", metric="mse") == pytest.approx(shown)
+        assert value(live, "dmaml_tasks_total", pipeline="0") == 0
+        assert value(live, "dmaml_rounds_total", kind="train") == 0
 
 
 def test_a_void_contribution_is_counted_and_recorded(tmp_path: Path) -> None:

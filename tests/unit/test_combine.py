@@ -9,7 +9,13 @@ from dmaml.common.items import ItemKind, Token, WorkItem
 from dmaml.server.aggregation import base
 from dmaml.server.aggregation.base import weighted_sum
 from dmaml.server.aggregation.mean import Mean as MeanRule
-from dmaml.server.combine import combine, evaluation_metrics, norm_of, train_metrics
+from dmaml.server.combine import (
+    combine,
+    entropy_ratio,
+    evaluation_metrics,
+    norm_of,
+    train_metrics,
+)
 from dmaml.server.core.actions import Head
 from dmaml.server.weights.mean import Mean
 from tests.unit.driven_core import config_of
@@ -148,3 +154,28 @@ def test_evaluation_gives_mean_and_interval_by_step():
 
     assert found["accuracy"]["mean"] == [0.5, 1.0]
     assert found["accuracy"]["ci95"] == pytest.approx([1.96 * 0.5 / np.sqrt(3), 0.0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([1.0], 1.0),  # alone it is spread as evenly as can be
+        ([0.25] * 4, 1.0),
+        ([1.0, 0.0, 0.0], 0.0),
+        ([0.5, 0.5, 0.0, 0.0], 0.5),  # ln 2 / ln 4
+        ([0.75, 0.25], 2 - 0.75 * np.log2(3)),
+    ],
+)
+def test_entropy_of_weights_in_closed_form(weights, expected):
+    assert entropy_ratio(weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_entropy_is_that_of_the_slots_that_count():
+    heads = [head(s, loss=loss) for s, loss in enumerate([1.0, 3.0, 9.0])]
+    gradients = [[1.0], [1.0], [np.nan]]
+
+    mean = combined(heads, gradients, voids=[heads[2].item])
+    by_loss = combined(heads, gradients, voids=[heads[2].item], generator=ByLoss())
+
+    assert mean.weight_entropy == pytest.approx(1.0)
+    assert by_loss.weight_entropy == pytest.approx(2 - 0.75 * np.log2(3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dmaml.common.errors import FingerprintMismatchError
@@ -193,7 +195,7 @@ def test_several_live_tokens_of_one_item_are_all_good_until_the_first_answer():
     session = run.core.members.find(b, 1)
     other = run.core.members.lease(run.now, session, grant.lease.item, "speculation", 20.0)
     run.core.round.items[grant.lease.item].leases[other.token.counter] = other
-    second = Grant(other, grant.base_digest, None)
+    second = replace(grant, lease=other)
 
     assert run.core.judge(head_of(grant)) is None
     assert run.core.judge(head_of(second)) is None
