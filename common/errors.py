@@ -7,6 +7,7 @@
     │   ├── DataError                  a missing, truncated or unsuitable data file
     │   ├── RunDirectoryError          a run directory that is in use, foreign or damaged
     │   ├── AddressError               a port in use, or an address that may not be listened on
+    │   ├── HostError                  a machine or container without what its part needs
     │   └── UnsupportedPythonError     an interpreter older than the code needs
     └── RunTimeError                   exit code 1: it started and could not go on
         ├── ServerUnreachableError     no answer within the deadline
@@ -74,6 +75,10 @@ class RunDirectoryError(BadInputError):
 
 class AddressError(BadInputError):
     """A port in use, or an address that may not be listened on."""
+
+
+class HostError(BadInputError):
+    """A machine or container with too little memory, or with another version than the server."""
 
 
 class UnsupportedPythonError(BadInputError):

@@ -36,11 +36,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data files are looked for first.")
 ]
-Server = Annotated[str, typer.Option("--server", help="HOST:PORT of the meta-model server.")]
-TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File with the bearer token.")]
-TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust.")]
-TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM certificate of one's own.")]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of the certificate.")]
+Server = Annotated[
+    str,
+    typer.Option("--server", help="HOST:PORT of the meta-model server.", envvar="DMAML_SERVER"),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the bearer token.", envvar="DMAML_TOKEN_FILE"),
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="PEM file of the authority to trust.", envvar="DMAML_TLS_CA"),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", help="PEM certificate of one's own.", envvar="DMAML_TLS_CERT"),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", help="PEM key of the certificate.", envvar="DMAML_TLS_KEY"),
+]
 
 
 @app.command()
@@ -49,7 +64,8 @@ def train(
         Path | None, typer.Argument(help="YAML file; without it the embedded default.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated.", envvar="DMAML_SET"),
     ] = None,
     workers: Annotated[int, typer.Option(help="Actors on this machine.", min=1)] = 2,
     run_dir: Annotated[
@@ -78,7 +94,8 @@ def server(
         Path | None, typer.Option("--run-dir", help="Run directory; default runs/NAME.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated.", envvar="DMAML_SET"),
     ] = None,
     listen: Annotated[str, typer.Option(help="gRPC address.")] = "127.0.0.1:50051",
     http: Annotated[str, typer.Option(help="HTTP address.")] = "127.0.0.1:9464",
@@ -119,9 +136,20 @@ def workers(
     ray_address: Annotated[
         str, typer.Option(help="auto, local, or an address of a Ray cluster.")
     ] = "local",
-    count: Annotated[str, typer.Option(help="auto (one per CPU of the cluster) or a number.")] = (
-        "auto"
-    ),
+    count: Annotated[
+        str,
+        typer.Option(help="auto (one per meta_worker unit, else per CPU) or a number."),
+    ] = "auto",
+    per_node: Annotated[
+        int | None, typer.Option("--actors-per-node", help="So many on every node.", min=1)
+    ] = None,
+    cpus: Annotated[
+        float | None,
+        typer.Option("--cpus-per-actor", help="CPUs that Ray reserves for each actor.", min=0.0),
+    ] = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Wait for the server's next run when this one is done.")
+    ] = False,
     orphan_s: Annotated[
         float, typer.Option(help="End after so long without the server, seconds.", min=1.0)
     ] = 60.0,
@@ -132,11 +160,52 @@ def workers(
     tls_key: TlsKey = None,
 ) -> None:
     """Start actors for a server and keep them alive until its run is done."""
-    from dmaml.deploy.workers import work
+    from dmaml.deploy.workers import WorkOptions, work
     from dmaml.worker.connection import Address
 
     address = Address.of_files(server, token_file, tls_ca, tls_cert, tls_key)
-    work(address, ray_address, count, orphan_s, data_dir)
+    work(address, WorkOptions(ray_address, count, per_node, cpus, orphan_s, stay, data_dir))
+
+
+@app.command()
+def node(
+    server: Server = "127.0.0.1:50051",
+    join: Annotated[
+        str, typer.Option(help="HOST:PORT of the Ray head; without it this node is the head.")
+    ] = "",
+    actors: Annotated[int, typer.Option(help="Actors that this node offers.", min=1)] = 1,
+    object_store: Annotated[
+        int, typer.Option(help="Shared memory for Ray, MiB; dmaml uses none.", min=75)
+    ] = 80,
+    ray_port: Annotated[int, typer.Option(help="Port of the Ray head.")] = 6379,
+    metrics_port: Annotated[int, typer.Option(help="Port of Ray's own metrics.")] = 8080,
+    dashboard: Annotated[
+        str, typer.Option(help="HOST:PORT of Ray's dashboard on the head; empty: none.")
+    ] = "",
+    drain_s: Annotated[
+        float, typer.Option(help="How long actors may take to leave, seconds.", min=0.0)
+    ] = 20.0,
+    data_dir: DataDir = None,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> None:
+    """Be a node of a Ray cluster: the head with the supervisor, or one that offers actors."""
+    import os
+
+    from dmaml.deploy.host import MIB
+    from dmaml.deploy.node import NodeOptions, run_node
+    from dmaml.worker.connection import Address
+
+    for name, file in (("CA", tls_ca), ("CERT", tls_cert), ("KEY", tls_key)):
+        if file is not None:
+            os.environ[f"DMAML_TLS_{name}"] = str(file)  # for the supervisor
+    options = NodeOptions(
+        join, actors, object_store * MIB, ray_port, metrics_port, dashboard,
+        drain_s=drain_s, token_file=token_file, data_dir=data_dir,
+    )  # fmt: skip
+    run_node(Address.of_files(server, token_file, tls_ca, tls_cert, tls_key), options)
 
 
 @app.command()

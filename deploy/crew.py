@@ -1,26 +1,34 @@
-"""The Ray side of a run: a connection to a cluster, and actors that are kept alive."""
+"""The Ray side of a run: a connection to a cluster, its nodes, and the actors on them."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dmaml.common.errors import CapacityError, DmamlError, RunFailedError
-from dmaml.worker.actor import MetaWorker
+from dmaml.common.errors import RunFailedError
+from dmaml.deploy.supervisor import Ended, Place
+from dmaml.worker.actor import End, MetaWorker
 from dmaml.worker.connection import Address
 
 log = logging.getLogger("dmaml.deploy")
 
-MAX_DEATHS: Final = 5  # of one place in the crew, one soon after the other
-LONG_LIFE_S: Final = 60.0  # an actor that lived so long did not die of its start
+NAMESPACE: Final = "dmaml"
+SLOT: Final = (
+    "meta_worker"  # the Ray resource of which a node has one for each actor that it offers
+)
+LONG_POLL_S: Final = 30.0
 
 
 class Cluster:
@@ -30,9 +38,10 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self.is_ours = ray_address == "local"
         self._logs = logs
         self._temporary: Path | None = None
-        if ray_address != "local":
+        if not self.is_ours:
             self._connect(ray_address)
             return
         for attempt in (1, 2):
@@ -54,10 +63,13 @@ class Cluster:
                     raise RunFailedError(f"Ray did not start on this machine: {error}") from error
                 log.warning("Ray did not start (%s): trying once more", error)
 
-    @property
-    def num_cpus(self) -> int:
-        """CPUs of the whole cluster."""
-        return int(ray.cluster_resources().get("CPU", 0))
+    def nodes(self) -> list[Node]:
+        """Return the nodes that are alive."""
+        return [
+            Node(node["NodeID"], node["NodeManagerAddress"], dict(node["Resources"]))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
 
     def close(self) -> None:
         """Leave the cluster; end it and keep its logs if it is our own."""
@@ -79,7 +91,9 @@ class Cluster:
 
     def _connect(self, address: str) -> None:
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            ray.init(
+                address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False
+            )
         except (RayError, RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
             raise RunFailedError(
                 f"no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, or "
@@ -87,99 +101,164 @@ class Cluster:
             ) from None
 
 
+@dataclass(frozen=True)
+class Node:
+    """One node of the cluster: its id, its address, and its resources in all."""
+
+    node_id: str
+    host: str
+    resources: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How many actors there should be, and where.
+
+    Attributes:
+        count: so many, wherever Ray puts them; None: as many as the nodes offer.
+        per_node: so many on every node; None: one for each of its `meta_worker` units, or, where
+            no node has any, one for each CPU.
+        cpus: that Ray reserves for each actor; None: 1, but 0 where units are counted.
+    """
+
+    count: int | None = None
+    per_node: int | None = None
+    cpus: float | None = None
+
+    def places(self, nodes: list[Node]) -> list[Place]:
+        """Return where there should be an actor."""
+        if self.count is not None:
+            return [Place("", index) for index in range(self.count)]
+        return [
+            Place(node.node_id, index, node.host)
+            for node in nodes
+            for index in range(self._of(node, nodes))
+        ]
+
+    def cpus_of(self, nodes: list[Node]) -> float:
+        """Return what Ray reserves for one actor."""
+        if self.cpus is not None:
+            return self.cpus
+        return 0.0 if self._counts_slots(nodes) else 1.0
+
+    def slots_of(self, nodes: list[Node]) -> dict[str, float]:
+        """Return the custom resource that one actor takes."""
+        return {SLOT: 1.0} if self._counts_slots(nodes) else {}
+
+    def _counts_slots(self, nodes: list[Node]) -> bool:
+        is_counting = self.count is None and self.per_node is None
+        return is_counting and any(SLOT in node.resources for node in nodes)
+
+    def _of(self, node: Node, nodes: list[Node]) -> int:
+        if self.per_node is not None:
+            return self.per_node
+        if self._counts_slots(nodes):
+            return int(node.resources.get(SLOT, 0))
+        return int(node.resources.get("CPU", 0) / (self.cpus or 1.0))
+
+
 class Crew:
-    """A fixed number of actors; one that dies is replaced.
+    """The actors of one server in one cluster; the hands of a `Supervisor`.
+
+    In a cluster that is not ours the actors are detached and have names: they outlive whoever
+    started them, and the next supervisor finds them.
 
     Args:
-        count: how many.
         address: the meta-model server.
         orphan_s: an actor without a server for so long ends, seconds.
         data_dir: where data files are looked for first, on every node.
         logs: folder for one file per actor, or None.
-        cpus: CPUs that Ray reserves for each.
     """
 
     def __init__(
         self,
-        count: int,
+        cluster: Cluster,
+        demand: Demand,
         address: Address,
         orphan_s: float,
         data_dir: Path | None = None,
         logs: Path | None = None,
-        cpus: float = 1.0,
     ) -> None:
+        self._cluster = cluster
+        self._demand = demand
+        self._address = address
         self._arguments = (address, orphan_s, data_dir)
         self._logs = logs
-        self._cpus = cpus
-        self._actors: dict[int, Any] = {}
-        self._runs: dict[Any, int] = {}
-        self._deaths = dict.fromkeys(range(count), 0)
-        self._started_at: dict[int, float] = {}
-        for place in range(count):
-            self._start(place)
+        self._nodes: list[Node] = []
+        self._actors: dict[Place, Any] = {}
+        self._polls: dict[Any, Place] = {}
 
-    @property
-    def size(self) -> int:
-        """Actors that are at work."""
-        return len(self._runs)
+    def places(self) -> Collection[Place]:
+        """Return where there should be an actor now."""
+        if self._demand.count is None:
+            self._nodes = self._cluster.nodes()
+        return self._demand.places(self._nodes)
 
-    def watch(self, timeout_s: float) -> bool:
-        """Replace actors that died; return True once every actor has ended.
+    def start(self, place: Place) -> None:
+        """Start an actor, or adopt the one that lives there."""
+        file = self._logs / f"actor-{place.index}.log" if self._logs is not None else None
+        kind: Any = ray.remote(MetaWorker).options(**self._options(place))
+        self._actors[place] = kind.remote(*self._arguments, file, f"actor {place.index}")
+        self._poll(place)
 
-        Raises:
-            DmamlError: what an actor ended with.
-            CapacityError: one place died `MAX_DEATHS` times.
-        """
-        if not self._runs:
-            return True
-        ended, _ = ray.wait(list(self._runs), num_returns=1, timeout=timeout_s)
-        for run in ended:
-            place = self._runs.pop(run)
+    def ended(self, timeout_s: float) -> list[Ended]:
+        """Wait until an actor ends, at most `timeout_s`; return those that did."""
+        if not self._polls:
+            time.sleep(timeout_s)
+            return []
+        found: list[Ended] = []
+        ready, _ = ray.wait(list(self._polls), num_returns=1, timeout=timeout_s)
+        for poll in ready:
+            place = self._polls.pop(poll)
             try:
-                ray.get(run)
-            except RayActorError:
-                self._replace(place)
-            except RayTaskError as error:
-                raise _cause(error) from None
-        return not self._runs
+                end: End | None = ray.get(poll)
+            except RayError as error:
+                log.debug("%s: %s", place, error)
+                self._drop(place)
+                found.append(Ended(place, None))
+                continue
+            if end is None:
+                self._poll(place)
+            else:
+                self._drop(place)
+                found.append(Ended(place, end))
+        return found
 
     def stop(self, patience_s: float = 5.0) -> None:
         """Ask every actor to leave, give it a moment, then end it."""
         asked = [actor.stop.remote() for actor in self._actors.values()]
         try:
             ray.get(asked, timeout=patience_s)
-            if self._runs:
-                ray.wait(list(self._runs), num_returns=len(self._runs), timeout=patience_s)
+            if self._polls:
+                ray.wait(list(self._polls), num_returns=len(self._polls), timeout=patience_s)
         except (RayError, GetTimeoutError) as error:
             log.info("an actor did not answer the request to stop: %s", error)
-        for actor in self._actors.values():
-            ray.kill(actor)
-        self._actors.clear()
-        self._runs.clear()
+        self._polls.clear()
+        for place in list(self._actors):
+            self._drop(place)
 
-    def _start(self, place: int) -> None:
-        file = self._logs / f"actor-{place}.log" if self._logs is not None else None
-        remote: Any = ray.remote(MetaWorker)
-        kind = remote.options(num_cpus=self._cpus, max_concurrency=2, max_restarts=0)
-        actor = kind.remote(*self._arguments, file)
-        self._actors[place] = actor
-        self._runs[actor.run.remote()] = place
-        self._started_at[place] = time.monotonic()
+    def _poll(self, place: Place) -> None:
+        self._polls[self._actors[place].wait.remote(LONG_POLL_S)] = place
 
-    def _replace(self, place: int) -> None:
-        has_lived = time.monotonic() - self._started_at[place] >= LONG_LIFE_S
-        self._deaths[place] = 1 if has_lived else self._deaths[place] + 1
-        if self._deaths[place] >= MAX_DEATHS:
-            raise CapacityError(
-                f"actor {place} died {MAX_DEATHS} times. Is there enough memory? Its log is "
-                f"{self._logs / f'actor-{place}.log' if self._logs else 'in the Ray session'}."
-            )
-        log.warning("actor %d died: a new one takes its place", place)
-        self._start(place)
+    def _drop(self, place: Place) -> None:
+        ray.kill(self._actors.pop(place))
 
-
-def _cause(error: RayTaskError) -> BaseException:
-    cause = error.cause if isinstance(error.cause, BaseException) else error
-    if isinstance(cause, DmamlError):
-        return cause
-    return RunFailedError(f"an actor failed with {type(cause).__name__}: {cause}")
+    def _options(self, place: Place) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "num_cpus": self._demand.cpus_of(self._nodes),
+            "resources": self._demand.slots_of(self._nodes),
+            "max_concurrency": 8,  # long polls of supervisors that died, and `stop`
+            "max_restarts": 0,
+        }
+        if place.node:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        if not self._cluster.is_ours:
+            server = hashlib.sha256(self._address.target.encode()).hexdigest()[:8]
+            where = place.node[:16] or "any"
+            options |= {
+                "name": f"{server}-{where}-{place.index}",
+                "namespace": NAMESPACE,
+                "lifetime": "detached",
+                "get_if_exists": True,
+            }
+        return options

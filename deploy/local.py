@@ -14,10 +14,11 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.common.rundir import LOGS
-from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.crew import Cluster, Crew, Demand
 from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.progress import Watcher
 from dmaml.deploy.server_process import ServerProcess
+from dmaml.deploy.supervisor import Supervisor
 from dmaml.worker.connection import Address
 from dmaml.worker.operator import Status
 
@@ -67,18 +68,23 @@ def train(
     """
     logs = run_dir / LOGS
     logs.mkdir(parents=True, exist_ok=True)
-    with _server(config, run_dir, logs, options) as server, _ray(options.workers, logs):
+    with (
+        _server(config, run_dir, logs, options) as server,
+        _ray(options.workers, logs) as cluster,
+    ):
         server.wait_until_serving()
         announce(server.http)
         address = Address(server.target)
         watcher = Watcher(address)
-        crew = Crew(options.workers, address, ORPHAN_S, options.data_dir, logs)
+        demand = Demand(count=options.workers)
+        crew = Crew(cluster, demand, address, ORPHAN_S, options.data_dir, logs)
+        supervisor = Supervisor(crew)
         try:
-            _until_done(server, crew, watcher, show)
+            _until_done(server, supervisor, watcher, show)
         finally:
             with undisturbed():
                 watcher.stop()
-                crew.stop()
+                supervisor.stop()
 
 
 @contextmanager
@@ -94,20 +100,22 @@ def _server(
 
 
 @contextmanager
-def _ray(workers: int, logs: Path) -> Iterator[None]:
+def _ray(workers: int, logs: Path) -> Iterator[Cluster]:
     cluster = Cluster("local", workers, logs)
     interrupt_on_sigterm()  # again: Ray puts a handler of its own, which aborts, in its place
     try:
-        yield
+        yield cluster
     finally:
         with undisturbed():
             cluster.close()
 
 
-def _until_done(server: ServerProcess, crew: Crew, watcher: Watcher, show: Show) -> None:
+def _until_done(
+    server: ServerProcess, supervisor: Supervisor, watcher: Watcher, show: Show
+) -> None:
     restarts = 0
     while True:
-        is_over = crew.watch(POLL_S)
+        is_over = supervisor.watch(POLL_S)
         if watcher.latest is not None:
             show(watcher.latest)
             _raise_if_failed(watcher.latest)

@@ -57,6 +57,7 @@ class Loop:
         client: the server.
         answerer: computes answers.
         is_stopped: asked between items; the loop then leaves.
+        on_joined: told the worker id at each join.
     """
 
     def __init__(
@@ -65,17 +66,20 @@ class Loop:
         client: Client,
         answerer: Answerer,
         is_stopped: Callable[[], bool] = lambda: False,
+        on_joined: Callable[[str], object] = lambda worker_id: None,
     ) -> None:
         self._config = config
         self._client = client
         self._answerer = answerer
         self._is_stopped = is_stopped
+        self._on_joined = on_joined
         self._fingerprint = fingerprint(config)
         self._held: dict[WorkItem, Held] = {}
         self._thetas: dict[int, Theta] = {}
         self._pushed: InFlight | None = None
         self._prepared: tuple[WorkItem, list[TaskBatch]] | None = None
         self.num_answers = 0
+        self.is_done = False  # the server said that the run is over
 
     def run(self) -> int:
         """Work until the run is done and return the number of answers that were taken.
@@ -90,7 +94,7 @@ class Loop:
             while not self._is_stopped():
                 try:
                     if self._work_until_lost():
-                        reason = "done"
+                        reason, self.is_done = "done", True
                         break
                 except SessionLostError as error:
                     log.warning("%s", error)
@@ -110,6 +114,7 @@ class Loop:
             self._answerer.source.digest,
             tuple(self._held),
         )
+        self._on_joined(self._client.worker_id)
 
     def _work_until_lost(self) -> bool:
         """Return True once the run is done, False when asked to stop."""
