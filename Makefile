@@ -13,7 +13,7 @@ ifneq ($(wildcard ../shared/data),)
 export DMAML_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help run test check format proto docs bench clean
+.PHONY: help run test e2e check format proto docs bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -23,6 +23,12 @@ run: $(VENV)/.run  ## set up, then meta-train on the embedded default
 
 test: $(VENV)/.dev  ## set up, then the whole test suite
 	$(BIN)/python -m pytest
+
+e2e: $(VENV)/.dev wheelhouse/.done  ## build the images, then everything happens to a real cluster
+	@docker compose version >/dev/null 2>&1 || { echo "error: make e2e needs a Docker engine and \
+	the Compose v2 plugin (docker compose version)." >&2; exit 2; }
+	PIP_OPTIONS=--no-index docker compose build
+	$(BIN)/python -m pytest -m e2e tests/e2e
 
 check: $(VENV)/.dev  ## style, types, imports
 	$(BIN)/ruff check .
@@ -48,7 +54,17 @@ bench: $(VENV)/.dev  ## the share of a round that server and transport take
 	$(BIN)/python bench/overhead.py
 
 clean:  ## remove what was built; runs/ stays
+	rm -rf wheelhouse/*.whl wheelhouse/*.txt wheelhouse/.done
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# the packages of the images, in the versions of this environment: the same bits inside and outside
+wheelhouse/.done: $(VENV)/.dev deploy/requirements.py
+	rm -f wheelhouse/*.whl
+	$(BIN)/python -m pip freeze --exclude-editable > wheelhouse/versions.txt
+	$(BIN)/python deploy/requirements.py worker > wheelhouse/list.txt
+	$(BIN)/python -m pip download --quiet --dest wheelhouse --constraint wheelhouse/versions.txt \
+	  $(TORCH) --requirement wheelhouse/list.txt "setuptools>=77"
+	@touch $@
 
 # torch first and pinned: an unpinned torch may bring gigabytes of CUDA packages where a CPU build
 # is on offer. TORCH="torch --index-url URL" takes it from elsewhere.

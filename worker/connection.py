@@ -38,6 +38,7 @@ _OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # a server whose name is new, or moved
 )
 
 
