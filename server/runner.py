@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,7 @@ class Runner:
             memory,
             self._strategy.route(self._clustering_state).pipelines,
             lambda: self._strategy.plan(self._clustering_state),
+            tag=f"-{secrets.token_hex(3)}",
         )
         self.history = History(latest.meta if latest else None)
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}

@@ -66,10 +66,16 @@ class Session:
 
 
 class Membership:
-    """The sessions of one epoch and the leases that they hold."""
+    """The sessions of one epoch and the leases that they hold.
 
-    def __init__(self, epoch: int, session_s: float, max_workers: int) -> None:
+    Args:
+        tag: ends every worker id. Epochs count the starts of one run's server: when the server of
+            another run comes to the same address, its ids must not be those of the first.
+    """
+
+    def __init__(self, epoch: int, session_s: float, max_workers: int, tag: str = "") -> None:
         self.epoch = epoch
+        self._tag = tag
         self._session_s = session_s
         self._max_workers = max_workers
         self._sessions: dict[str, Session] = {}
@@ -100,7 +106,7 @@ class Membership:
                 f"{self._max_workers}. Raise it, or start fewer actors."
             )
         self._num_joined += 1
-        worker_id = f"{self.epoch}-{self._num_joined}"
+        worker_id = f"{self.epoch}-{self._num_joined}{self._tag}"
         session = Session(worker_id, hello, now)
         self._sessions[worker_id] = session
         self._by_incarnation[hello.incarnation] = worker_id

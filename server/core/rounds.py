@@ -92,6 +92,7 @@ class Core:
         memory: Memory | None = None,
         pipelines: tuple[int, ...] = (0,),
         plan: PlanKind = lambda: ItemKind.TRAIN,
+        tag: str = "",
     ) -> None:
         self.config = config
         self.identity = configuration.identity(config)
@@ -100,7 +101,7 @@ class Core:
         self.message = ""
         self.durable_round = self.memory.progress.round
         limits = config.server
-        self.members = Membership(epoch, limits.session_s, limits.max_workers)
+        self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
         self._pipelines = pipelines
         self._plan = plan
         self._round: Round | None = None

@@ -45,9 +45,10 @@ class DrivenCore:
         epoch: int = 1,
         is_committing: bool = True,
         is_saving: bool = True,
+        tag: str = "",
     ) -> None:
         self.config = config or config_of()
-        self.core = Core(self.config, epoch, memory)
+        self.core = Core(self.config, epoch, memory, tag=tag)
         self.now = 100.0
         self.is_committing = is_committing
         self.is_saving = is_saving

@@ -55,6 +55,15 @@ def test_repeated_join_keeps_the_leases():
     assert run.lease(a, request_id="lost reply") == grant
 
 
+def test_an_actor_of_another_run_at_the_same_address_is_unknown():
+    before, after = DrivenCore(tag="-a"), DrivenCore(tag="-b")
+    stranger = before.join("actor-a")
+    after.join("actor-b")
+
+    with pytest.raises(SessionLostError, match="Join again"):
+        after.renew(stranger)
+
+
 def test_new_incarnation_is_a_new_actor():
     run = DrivenCore()
     a = run.join("actor-a")
