@@ -18,8 +18,8 @@ from typing import Final, final
 
 SOCKET_VARIABLE: Final = "DMAML_NODE_SOCKET"
 LEAVE_VARIABLE: Final = "DMAML_NODE_LEAVING"  # names a file: once it is there, the actors leave
-MAX_BYTES: Final = 8192  # of one datagram
 MAX_TEXT: Final = 4000  # characters; a longer text is cut
+MAX_BYTES: Final = 65536  # of one datagram: JSON may take 12 bytes for a character
 
 STARTING, WORKING, ENDED, FAILED = "starting", "working", "ended", "failed"
 STATES: Final = (STARTING, WORKING, ENDED, FAILED)
@@ -60,7 +60,7 @@ class Notifier:
         if self._path:
             notice = Notice(self._name, text[:MAX_TEXT], state)
             with contextlib.suppress(OSError):
-                self._socket.sendto(json.dumps(asdict(notice)).encode()[:MAX_BYTES], self._path)
+                self._socket.sendto(json.dumps(asdict(notice)).encode(), self._path)
 
     def handler(self) -> logging.Handler:
         """Return a log handler that sends every line."""
@@ -94,7 +94,9 @@ class Listener:
         try:
             values = json.loads(self._socket.recv(MAX_BYTES))
             name, text, state = (str(values[key]) for key in ("name", "text", "state"))
-        except (TimeoutError, ValueError, KeyError, TypeError):
+        except (TimeoutError, BlockingIOError):
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return Notice(name, text, state) if state in ("", *STATES) else None
 
@@ -112,4 +114,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record's line."""
-        self._notifier.tell(self.format(record))
+        try:
+            self._notifier.tell(self.format(record))
+        except Exception:  # as every handler: a bad line must not end the work
+            self.handleError(record)

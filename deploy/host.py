@@ -1,14 +1,17 @@
-"""What this machine, or this container, has: memory and shared memory."""
+"""What this machine, or this container, has, and what a node of a cluster needs of it."""
 
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
 from dmaml.common.errors import HostError
 
 MIB: Final = 1024**2
+RAY_MIB: Final = 500  # Ray's own processes on a node, measured (docs/cluster.md)
+ACTOR_MIB: Final = 500  # one actor with a small model, measured (docs/cluster.md)
 _LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),  # version 2
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # version 1
@@ -48,3 +51,48 @@ def require_memory(found: int, required: int, what: str, remedy: str) -> None:
         raise HostError(
             f"{what} needs {-(-required // MIB)} MiB, there are {found // MIB} MiB. {remedy}"
         )
+
+
+def require_room(memory: int, shared_memory: int, object_store: int, num_actors: int) -> None:
+    """Raise unless Ray and so many actors fit; every size in bytes.
+
+    Raises:
+        HostError: too little memory, or too little shared memory.
+    """
+    require_memory(
+        shared_memory, object_store + 8 * MIB, "Ray's object store in /dev/shm",
+        "Raise shm_size (docker run --shm-size), or lower --object-store.",
+    )  # fmt: skip
+    require_memory(
+        memory, (RAY_MIB + num_actors * ACTOR_MIB) * MIB, f"Ray with {num_actors} actors",
+        "Raise the memory limit, or offer fewer --actors.",
+    )  # fmt: skip
+
+
+def require_version(ours: str, theirs: str) -> None:
+    """Raise unless this node runs the server's version, "" where that is older than the question.
+
+    Raises:
+        HostError: it does not.
+    """
+    if ours != theirs:
+        raise HostError(
+            f"this node has dmaml {ours}, the server {theirs or 'before 0.1'}: results would "
+            "differ. Build the images again from one checkout and start both."
+        )
+
+
+def own_address(target: str) -> str:
+    """Return this machine's address on the way to `target`, `host:port`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((target.rpartition(":")[0], 9))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def is_listening(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """Tell whether someone accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except OSError:
+        return False
+    return True

@@ -164,7 +164,8 @@ class Supervisor:
             raise error
         if not self._is_patient and history.deaths >= MAX_DEATHS:
             raise CapacityError(f"{place} died {MAX_DEATHS} times. Is there enough memory?")
-        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (history.deaths - 2))
+        doublings = min(max(history.deaths - 2, 0), 10)  # more would overflow one day
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**doublings)
         pause_s = pause_s if history.deaths > 1 or error is not None else 0.0
         history.not_before = now + pause_s
         log.warning("%s %s A new one starts in %.0f s.", place, what.rstrip(".") + ".", pause_s)

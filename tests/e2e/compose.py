@@ -102,9 +102,24 @@ class Compose:
         return json.loads(fetch(f"{base}?{urllib.parse.urlencode(query)}"))["data"]
 
 
-def docker(*words: str) -> str:
+KILL = """
+for process in /proc/[0-9]*; do
+    if [ "${process#/proc/}" != $$ ] && tr '\\0' ' ' < $process/cmdline | grep -q "$1"; then
+        kill -9 "${process#/proc/}" && echo killed
+    fi
+done 2>/dev/null
+"""
+
+
+def kill_process(container: str, pattern: str) -> None:
+    """Kill -9 the processes of a container whose command line holds `pattern`."""
+    assert "killed" in docker("exec", "-i", container, "sh", "-s", "--", pattern, text=KILL)
+
+
+def docker(*words: str, text: str | None = None) -> str:
     """Run `docker WORDS` and return what it printed."""
-    done = subprocess.run(["docker", *words], text=True, capture_output=True, check=False)
+    command = ["docker", *words]
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
     assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout
 

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 
 from dmaml.common.rundir import read_rows
 from dmaml.worker.tasks.locate import locate
-from tests.e2e.compose import MONITORING, Compose, docker, wait
+from tests.e2e.compose import MONITORING, Compose, docker, kill_process, wait
 
 ROUNDS = int(os.environ.get("DMAML_E2E_ROUNDS", "800"))
 NAME = "omniglot-e2e"
@@ -47,6 +47,7 @@ class Story:
     last_status: dict[str, Any]
     metrics: dict[Any, float]
     nodes_scraped: int
+    adopted: bool
     samples: list[tuple[int, float]]
     prometheus_version: float
     prometheus_rounds: float
@@ -91,6 +92,17 @@ def _tell(cluster: Compose, folder: Path, data: Path) -> Story:
     wait(lambda: _nodes(cluster) == 6, "Prometheus scrapes the head and five nodes")
     nodes = _nodes(cluster)
 
+    joined = _joined(cluster)
+    kill_process(cluster.container("ray-head"), "dmaml.deploy.cli workers")
+    timings["supervisor killed, five actors adopted"] = _seconds_until(
+        lambda: cluster.logs("ray-head").count("starts: 5 in all") == 2, "they are adopted"
+    )
+    adopted = _joined(cluster) == joined
+    kill_process(cluster.container("worker", 1), "ray::MetaWorker")
+    timings["actor killed, its successor joined"] = _seconds_until(
+        lambda: _joined(cluster) == joined + 1, "a new actor takes its place"
+    )
+
     docker("kill", cluster.container("worker", 2))
     timings["killed worker noticed"] = _wait_for_workers(cluster, 4)
     _advance(cluster, 20)
@@ -120,6 +132,7 @@ def _tell(cluster: Compose, folder: Path, data: Path) -> Story:
     docker("cp", f"{cluster.container('server')}:/runs/{NAME}", str(run_dir))
     log = cluster.logs("ray-head") + cluster.logs("server")
     last = _sample(cluster, "dmaml_version"), _rounds(cluster)
+    seen = status, metrics, nodes, adopted, samples, *last
     cluster.down()
     left = cluster.left()
 
@@ -129,9 +142,7 @@ def _tell(cluster: Compose, folder: Path, data: Path) -> Story:
     (folder / "timings.json").write_text(json.dumps(timings))
     for what, seconds in timings.items():
         sys.stderr.write(f"{what:45s} {seconds:6.1f} s\n")
-    return Story(
-        run_dir, timings, status, metrics, nodes, samples, *last, version, log, left, digest
-    )
+    return Story(run_dir, timings, *seen, version, log, left, digest)
 
 
 def test_the_digest_is_that_of_one_actor_outside_of_containers(story: Story) -> None:
@@ -149,10 +160,14 @@ def test_lost_and_leaving_workers_are_in_the_record(story: Story) -> None:
     events = [(row["epoch"], row["event"]) for row in read_rows(story.run_dir, "worker_events")]
 
     assert events.count((1, "joined")) >= 5
-    assert events.count((1, "lost")) == 2
+    assert events.count((1, "lost")) == 3  # an actor, a container, a network
     assert (2, "joined") in events
     assert (2, "left") in events
     assert "failed" not in {event for _, event in events}
+
+
+def test_a_new_supervisor_adopts_the_actors_that_are_there(story: Story) -> None:
+    assert story.adopted
 
 
 def test_prometheus_agrees_with_the_record(story: Story) -> None:
@@ -187,9 +202,17 @@ def _advance(cluster: Compose, rounds: int) -> None:
 
 
 def _wait_for_workers(cluster: Compose, number: int) -> float:
+    return _seconds_until(lambda: len(cluster.status()["workers"]) == number, f"{number} workers")
+
+
+def _seconds_until(condition: Callable[[], Any], what: str) -> float:
     began = time.monotonic()
-    wait(lambda: len(cluster.status()["workers"]) == number, f"{number} workers", 60.0)
+    wait(condition, what, 60.0)
     return time.monotonic() - began
+
+
+def _joined(cluster: Compose) -> float:
+    return cluster.metrics()["dmaml_worker_events_total", frozenset({("event", "joined")})]
 
 
 def _nodes(cluster: Compose) -> int:
