@@ -61,12 +61,14 @@ class MetaWorker:
         self._end = End()
         self._leave_file = os.environ.get(LEAVE_VARIABLE, "")
         self._notifier = Notifier(name)
+        self._state = ("starts", STARTING)
         _log_to(self._notifier, log_file)
         threading.Thread(target=self._live, name="work", daemon=True).start()
 
     def wait(self, timeout_s: float) -> End | None:
         """Return how the work ended, or None when it did not within `timeout_s`."""
         if not self._over.wait(timeout_s):
+            self._notifier.tell(*self._state)  # again: a node that was busy may have missed it
             return None
         self._heard.set()
         return self._end
@@ -76,10 +78,10 @@ class MetaWorker:
         self._stopped.set()
 
     def _live(self) -> None:
-        self._notifier.tell("starts", STARTING)
+        self._enter(*self._state)
         try:
             self._end = self._work()
-            self._notifier.tell("the run is done" if self._end.is_done else "left", ENDED)
+            self._enter("the run is done" if self._end.is_done else "left", ENDED)
         except DmamlError as error:
             self._end = End(error=error)
         except BaseException as error:
@@ -87,7 +89,7 @@ class MetaWorker:
             sentence = f"an actor failed with {type(error).__name__}: {error}"
             self._end = End(error=RunFailedError(sentence))
         if self._end.error is not None:
-            self._notifier.tell(str(self._end.error), FAILED)
+            self._enter(str(self._end.error), FAILED)
         self._over.set()
         if not self._heard.wait(self._orphan_s):
             os._exit(0)  # nobody supervises: only the process is left to end
@@ -112,7 +114,11 @@ class MetaWorker:
             client.close()
 
     def _joined(self, worker_id: str) -> None:
-        self._notifier.tell(f"joined as worker {worker_id}", WORKING)
+        self._enter(f"joined as worker {worker_id}", WORKING)
+
+    def _enter(self, text: str, state: str) -> None:
+        self._state = (text, state)
+        self._notifier.tell(text, state)
 
     def _is_leaving(self) -> bool:
         return self._stopped.is_set() or bool(self._leave_file and os.path.exists(self._leave_file))
