@@ -120,6 +120,10 @@ def server(
     embedded: Annotated[bool, typer.Option("--embedded", hidden=True)] = False,
 ) -> None:
     """Serve one run until SIGTERM; actors come from `dmaml workers`."""
+    from dmaml.deploy.host import MIB, SERVER_MIB, memory_bytes, require_memory
+
+    remedy = "Raise the memory limit (compose: DMAML_SERVER_MEMORY)."
+    require_memory(memory_bytes(), SERVER_MIB * MIB, "the server", remedy)
     from dmaml.deploy.serve import serve
     from dmaml.server.rpc.auth import Security
 

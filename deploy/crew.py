@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmaml.common.errors import RunFailedError
@@ -226,13 +226,10 @@ class Crew:
 
     def stop(self, patience_s: float = 5.0) -> None:
         """Ask every actor to leave, give it a moment, then end it."""
-        asked = [actor.stop.remote() for actor in self._actors.values()]
-        try:
-            ray.get(asked, timeout=patience_s)
-            if self._polls:
-                ray.wait(list(self._polls), num_returns=len(self._polls), timeout=patience_s)
-        except (RayError, GetTimeoutError) as error:
-            log.info("an actor did not answer the request to stop: %s", error)
+        for actor in self._actors.values():
+            actor.stop.remote()
+        if self._polls:
+            ray.wait(list(self._polls), num_returns=len(self._polls), timeout=patience_s)
         self._polls.clear()
         for place in list(self._actors):
             self._drop(place)

@@ -11,6 +11,7 @@ from dmaml.common.errors import HostError
 
 MIB: Final = 1024**2
 RAY_MIB: Final = 500  # Ray's own processes on a node, measured (docs/cluster.md)
+SERVER_MIB: Final = 400  # the server with a small model, measured (docs/cluster.md)
 ACTOR_MIB: Final = 500  # one actor with a small model, measured (docs/cluster.md)
 _LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),  # version 2
@@ -61,11 +62,13 @@ def require_room(memory: int, shared_memory: int, object_store: int, num_actors:
     """
     require_memory(
         shared_memory, object_store + 8 * MIB, "Ray's object store in /dev/shm",
-        "Raise shm_size (docker run --shm-size), or lower --object-store.",
+        "Raise shm_size (compose: DMAML_SHM_SIZE), or lower --object-store.",
     )  # fmt: skip
     require_memory(
-        memory, (RAY_MIB + num_actors * ACTOR_MIB) * MIB, f"Ray with {num_actors} actors",
-        "Raise the memory limit, or offer fewer --actors.",
+        memory, (RAY_MIB + num_actors * ACTOR_MIB) * MIB,
+        f"Ray with {num_actors} actor{'' if num_actors == 1 else 's'}" if num_actors else "Ray",
+        "Raise the memory limit (compose: DMAML_WORKER_MEMORY, DMAML_HEAD_MEMORY), or offer fewer "
+        "actors (DMAML_ACTORS_PER_WORKER).",
     )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ from dmaml.worker.operator import Operator
 __all__ = ["Node", "NodeOptions", "run_node"]
 
 _DECORATION: Final = re.compile(r"\x1b\[[0-9;]*m|^.*scripts\.py:\d+ -- ")  # of Ray's lines
+START_S: Final = 30.0  # what Ray says within so long is about its start
+RAY_END_S: Final = 5.0  # without a head Ray does not end by itself
 POLL_S: Final = 0.5
 SUPERVISOR_PAUSE_S: Final = 2.0  # between two starts of the supervisor
 
@@ -87,6 +89,7 @@ class Node:
         self._ray: subprocess.Popen[bytes] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._supervised_at = float("-inf")
+        self._started_at = 0.0
         self._ip = ""
 
     def check(self) -> None:
@@ -106,6 +109,7 @@ class Node:
         if not self._options.is_head:
             self._wait_for_head()
         self._say("starting Ray")
+        self._started_at = self._clock()
         command = ray_command(self._options, self._ip)
         with (self._options.folder / "ray.log").open("ab") as log:
             self._ray = self._child(command, stdout=log, stderr=log)
@@ -119,9 +123,7 @@ class Node:
         self._hear(POLL_S)
         assert self._ray is not None
         if self._ray.poll() is not None:
-            hint = "" if self._options.is_head else "the head is gone, or refused this node. "
-            status = f"Ray ended with status {self._ray.returncode}"
-            raise RunFailedError(f"{status}: {hint}Ray's last words: {self._last_of_ray()}")
+            raise RunFailedError(self._obituary(self._ray.returncode))
         if self._options.is_head:
             self._keep_supervisor()
         self._say(self._health.verdict())
@@ -134,7 +136,7 @@ class Node:
         until = self._clock() + self._options.drain_s
         while self._health.num_at_work and self._clock() < until:
             self._hear(POLL_S)
-        _end(self._ray, 10.0)
+        _end(self._ray, RAY_END_S)
 
     def close(self) -> None:
         """End what is left."""
@@ -198,6 +200,14 @@ class Node:
         self._supervised_at = now
         command = supervisor_command(self._options, self._address.target, ip)
         self._supervisor = self._child(command)
+
+    def _obituary(self, status: int) -> str:
+        text = f"Ray ended with status {status}"
+        if not self._options.is_head:
+            text += ": the head is gone, or refused this node"
+        if self._clock() - self._started_at > START_S:
+            return f"{text}."  # its log then ends in stack frames
+        return f"{text}. Ray's last words: {self._last_of_ray()}"
 
     def _last_of_ray(self) -> str:
         text = (self._options.folder / "ray.log").read_text(errors="replace")

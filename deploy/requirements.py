@@ -23,6 +23,8 @@ def requirements(target: str, pyproject: Path = PYPROJECT) -> list[str]:
     del by_name["torch"]
     if target == "server":
         return [line for name, line in by_name.items() if name not in NOT_ON_THE_SERVER]
+    if target != "worker":
+        raise SystemExit(f"error: {target!r}: required server or worker.")
     ray = by_name.pop("ray")
     return [*by_name.values(), ray.replace("ray", "ray[default]", 1)]  # its dashboard and metrics
 

@@ -88,7 +88,8 @@ class Supervisor:
         self._is_patient = is_patient
         self._clock = clock
         self._alive: set[Place] = set()
-        self._left: set[Place] = set()  # done, or asked to leave since their node goes
+        self._left: set[Place] = set()  # asked to leave: their node goes
+        self._done: set[Place] = set()
         self._histories: dict[Place, _History] = {}
         self._is_done = False
 
@@ -96,6 +97,11 @@ class Supervisor:
     def size(self) -> int:
         """Actors that are at work."""
         return len(self._alive)
+
+    @property
+    def is_done(self) -> bool:
+        """An actor heard that the run is done."""
+        return self._is_done
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +117,7 @@ class Supervisor:
         """
         wanted = set(self._actors.places())
         self._forget(wanted)
-        for place in sorted(wanted - self._alive - self._left):
+        for place in sorted(wanted - self._alive - self._left - self._done):
             if self._clock() >= self._history(place).not_before:
                 self._start(place)
         for ended in self._actors.ended(timeout_s):
@@ -121,7 +127,7 @@ class Supervisor:
 
     def again(self) -> None:
         """Forget that the run was done: there is another."""
-        self._left.clear()
+        self._done.clear()
         self._is_done = False
 
     def stop(self) -> None:
@@ -131,10 +137,11 @@ class Supervisor:
 
     def _forget(self, wanted: set[Place]) -> None:
         """Forget places whose node is gone; an actor there ends by itself and says so."""
-        gone = (set(self._histories) | self._left) - wanted - self._alive
-        for place in gone:
+        known = set(self._histories) | self._left | self._done
+        for place in known - wanted - self._alive:
             self._histories.pop(place, None)
-        self._left -= gone
+            self._left.discard(place)
+            self._done.discard(place)
 
     def _history(self, place: Place) -> _History:
         return self._histories.setdefault(place, _History())
@@ -152,7 +159,7 @@ class Supervisor:
         elif end.error is not None:
             self._retry(place, f"ended: {end.error}", end.error)
         else:
-            self._left.add(place)
+            (self._done if end.is_done else self._left).add(place)
             self._is_done = self._is_done or end.is_done
             log.info("%s: %s", place, "the run is done" if end.is_done else "left")
 

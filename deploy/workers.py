@@ -83,7 +83,7 @@ def work(address: Address, options: WorkOptions) -> None:
     try:
         while not supervisor.watch(1.0) or options.stay:
             notifier.tell(f"{supervisor.size} actors", WORKING)
-            if supervisor.is_over and _has_more(address):
+            if supervisor.is_done and _has_more(address):
                 supervisor.again()
     finally:
         with undisturbed():

@@ -221,7 +221,8 @@ class Metrics:
         )  # fmt: skip
         self.contributions = group.counter(
             "dmaml_contributions_total", "answers",
-            "Answers to work items of every kind, by outcome.", {"outcome": _names(Outcome)},
+            "Answers to work items of every kind, by outcome; in sync mode a good one is buffered.",
+            {"outcome": _names(Outcome)},
         )  # fmt: skip
         self.staleness = group.histogram(
             "dmaml_staleness_rounds", "rounds",

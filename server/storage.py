@@ -44,7 +44,7 @@ def check_directory(folder: Path, config: RunConfig, resume: bool = True) -> Run
     if keys:
         raise RunDirectoryError(
             f"run directory {str(folder)!r} holds another run: {'; '.join(keys)}. "
-            "Give another --run-dir, or these values."
+            "Give another --run-dir or run.name, or these values."
         )
     if not resume:
         raise RunDirectoryError(
@@ -65,7 +65,7 @@ class Storage:
         except OSError as error:
             raise RunDirectoryError(
                 f"run directory {str(folder)!r} cannot be written: {error.strerror}. "
-                "Give another --run-dir."
+                "Give another --run-dir, or another run.name."
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

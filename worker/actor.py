@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmaml.common.errors import DmamlError, RunFailedError
+from dmaml.common.errors import DmamlError, RunFailedError, ServerUnreachableError
 from dmaml.common.notices import ENDED, FAILED, LEAVE_VARIABLE, STARTING, WORKING, Notifier
 from dmaml.worker.connection import Address, Retry
 
@@ -82,6 +82,10 @@ class MetaWorker:
         try:
             self._end = self._work()
             self._enter("the run is done" if self._end.is_done else "left", ENDED)
+        except ServerUnreachableError as error:
+            self._end = End() if self._is_leaving() else End(error=error)
+            if self._is_leaving():
+                self._enter("left without the server", ENDED)
         except DmamlError as error:
             self._end = End(error=error)
         except BaseException as error:
@@ -102,7 +106,7 @@ class MetaWorker:
         from dmaml.worker.client import Client
         from dmaml.worker.loop import Loop
 
-        client = Client(self._address, Retry(self._orphan_s))
+        client = Client(self._address, Retry(self._orphan_s, is_leaving=self._is_leaving))
         try:
             config = client.config()
             torch.set_num_threads(config.run.threads)

@@ -24,6 +24,7 @@ from dmaml.common.security import read_secret
 T = TypeVar("T")
 
 CALL_S: Final = 10.0  # deadline of a short call
+LEAVING_S: Final = 2.0
 _RETRIED: Final = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -107,6 +108,7 @@ class Retry:
     Args:
         orphan_s: give up after so long without an answer, seconds.
         sleep, clock, jitter: injected in tests.
+        is_leaving: asked between attempts; once true, `LEAVING_S` are enough.
     """
 
     def __init__(
@@ -115,8 +117,10 @@ class Retry:
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[float, float], float] = random.uniform,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._orphan_s = orphan_s
+        self._is_leaving = is_leaving
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
@@ -138,7 +142,7 @@ class Retry:
                 if status not in _RETRIED:
                     raise error_of(status.name, details) from None
                 waited = self._clock() - began
-                if waited >= self._orphan_s:
+                if waited >= self._orphan_s or (waited >= LEAVING_S and self._is_leaving()):
                     raise ServerUnreachableError(
                         f"{what}: no answer from the server at {target} for {waited:.0f} s "
                         f"({details or status.name}). Is it running, and is the address right?"

@@ -31,7 +31,7 @@ class Operator:
         status: Status = self._call("status", self._stub.Status, request)
         return status
 
-    def do(self, verb: str, reason: str = "by the operator") -> Status:
+    def do(self, verb: str, reason: str = "") -> Status:
         """Pause, resume or drain the run and return how it is then."""
         calls = {
             "pause": (self._stub.Pause, control_pb2.PauseRequest(reason=reason)),

@@ -45,12 +45,14 @@ def cases(folder: Path) -> Iterator[list[Case]]:
     config = Compose("dmaml-bad-config", shared | {"DMAML_CONFIG": "missing.yaml"})
     memory = Compose("dmaml-bad-memory", shared | {"DMAML_WORKER_MEMORY": "600m"})
     shm = Compose("dmaml-bad-shm", shared | {"DMAML_SHM_SIZE": "64m"})
+    server = Compose("dmaml-bad-server", shared | {"DMAML_SERVER_MEMORY": "128m"})
     data = Compose("dmaml-bad-data", shared | {"DMAML_CONFIG": "omniglot.yaml"})
-    projects = [config, memory, shm, data]
+    projects = [config, memory, server, shm, data]
     for project in projects:
         project.down()
     try:
-        config.run("up", "-d", "--no-build", "server")
+        for project in (config, server):
+            project.run("up", "-d", "--no-build", "server")
         for project in (memory, shm):
             project.run("up", "-d", "--no-build", "token")
             project.run("up", "-d", "--no-build", "--no-deps", "worker")
@@ -63,6 +65,7 @@ def cases(folder: Path) -> Iterator[list[Case]]:
         yield [
             Case("config", config.container("server"), ("/configs/missing.yaml", "No such file")),
             Case("memory", memory.container("worker"), ("needs 1000 MiB, there are 600 MiB",)),
+            Case("server", server.container("server"), ("needs 400 MiB, there are 128 MiB",)),
             Case("shm", shm.container("worker"), ("/dev/shm needs 88 MiB, there are 64 MiB",)),
             Case("data", data.container("worker"), ("omniglot28.npz", "dmaml data fetch")),
             Case("version", stranger, ("this node has dmaml 0.0.9, the server 0.1.0",)),
@@ -72,7 +75,7 @@ def cases(folder: Path) -> Iterator[list[Case]]:
             project.down()
 
 
-@pytest.mark.parametrize("name", ["config", "memory", "shm", "data", "version"])
+@pytest.mark.parametrize("name", ["config", "memory", "server", "shm", "data", "version"])
 def test_the_sentence_is_in_the_log_and_the_container_unhealthy(
     cases: list[Case], name: str
 ) -> None:

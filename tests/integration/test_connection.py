@@ -102,6 +102,16 @@ def test_an_error_of_our_own_is_not_repeated() -> None:
     assert len(calls) == 1
 
 
+def test_who_leaves_waits_two_seconds_for_a_server_and_no_longer() -> None:
+    time, code = Time(), grpc.StatusCode.UNAVAILABLE
+    retry = Retry(60.0, time.sleep, time.clock, time.longest, is_leaving=lambda: True)
+
+    with pytest.raises(ServerUnreachableError):
+        retry.call("lease", "h:1", failing(99, code, []))
+
+    assert 2.0 <= time.now - 100.0 < 4.0
+
+
 def test_waits_are_drawn_from_zero_to_a_doubling_bound_of_at_most_two_seconds() -> None:
     time = Time()
 

@@ -20,7 +20,10 @@ import pytest
 
 BIN = Path(__file__).parents[2] / "deploy" / "docker" / "bin"
 DEADLINE_S = 20.0
-ADVICE = "waiting: mend what the line above names, then: docker compose up -d --force-recreate\n"
+ADVICE = (
+    "waiting: mend what the line above names, then: "
+    "docker compose up -d --no-deps --force-recreate SERVICE\n"
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the images are Linux")
 

@@ -82,8 +82,8 @@ def test_too_little_shared_memory_names_the_option_of_docker() -> None:
         require_room(64_000 * MIB, 64 * MIB, STORE, num_actors=1)
 
     assert str(caught.value) == (
-        "Ray's object store in /dev/shm needs 88 MiB, there are 64 MiB. Raise shm_size (docker run "
-        "--shm-size), or lower --object-store."
+        "Ray's object store in /dev/shm needs 88 MiB, there are 64 MiB. Raise shm_size (compose: "
+        "DMAML_SHM_SIZE), or lower --object-store."
     )
 
 
@@ -93,8 +93,15 @@ def test_too_little_memory_names_the_number_of_actors() -> None:
 
     assert str(caught.value) == (
         f"Ray with 3 actors needs {RAY_MIB + 3 * ACTOR_MIB} MiB, there are 1024 MiB. Raise the "
-        "memory limit, or offer fewer --actors."
+        "memory limit (compose: DMAML_WORKER_MEMORY, DMAML_HEAD_MEMORY), or offer fewer actors "
+        "(DMAML_ACTORS_PER_WORKER)."
     )
+
+
+def test_the_sentence_for_a_head_and_for_one_actor() -> None:
+    for num_actors, words in ((0, "Ray needs"), (1, "Ray with 1 actor needs")):
+        with pytest.raises(HostError, match=words):
+            require_room(100 * MIB, 128 * MIB, STORE, num_actors)
 
 
 def test_the_same_version_is_welcome() -> None:

@@ -393,8 +393,8 @@ def test_the_end_of_ray_ends_the_node_with_rays_last_words(
     with pytest.raises(RunFailedError) as caught:
         turn_until(node, lambda: False, "Ray ends")
 
-    hint = "" if is_head else "the head is gone, or refused this node. "
-    assert str(caught.value) == f"Ray ended with status 3: {hint}Ray's last words: wrong port"
+    hint = "" if is_head else ": the head is gone, or refused this node"
+    assert str(caught.value) == f"Ray ended with status 3{hint}. Ray's last words: wrong port"
 
 
 def test_the_supervisor_starts_once_ray_answers_and_only_once(

@@ -285,6 +285,35 @@ def test_another_run_gets_actors_again() -> None:
     assert hands.started == [A, A]
 
 
+def test_another_run_gets_actors_again_while_one_is_still_at_work() -> None:
+    hands = Hands(A, B)
+    supervisor = hands.supervisor()
+    supervisor.watch(0.0)
+    hands.end(A, DONE)
+    supervisor.watch(0.0)
+    was_done = supervisor.is_done
+
+    supervisor.again()
+    supervisor.watch(0.0)
+
+    assert was_done
+    assert hands.started == [A, B, A]
+
+
+def test_a_node_that_goes_gets_no_actor_for_another_run() -> None:
+    hands = Hands(A, B)
+    supervisor = hands.supervisor()
+    supervisor.watch(0.0)
+    hands.end(A, LEFT)
+    hands.end(B, DONE)
+    supervisor.watch(0.0)
+
+    supervisor.again()
+    supervisor.watch(0.0)
+
+    assert hands.started == [A, B, B]
+
+
 def test_a_place_that_is_new_after_the_run_gets_one_actor_once() -> None:
     hands = Hands(A)
     supervisor = hands.supervisor(is_patient=True)
