@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,3 +36,15 @@ class WeightGenerator(Protocol):
     def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         ...
+
+
+def normalised(raw: Float64) -> Float64:
+    """Return raw / Σ raw.
+
+    The sum is exact before it is rounded, so that it does not depend on the order.
+
+    Args:
+        raw: non-negative and finite, at least one of them positive, `[n]`.
+    """
+    shares: Float64 = raw / math.fsum(raw)
+    return shares

@@ -8,15 +8,27 @@ import numpy as np
 import pytest
 
 from dmaml.common.config import WeightsSection
-from dmaml.common.errors import UnknownNameError
+from dmaml.common.errors import ConfigError, UnknownNameError
 from dmaml.server import weights
 from dmaml.server.weights import GENERATORS
 from dmaml.server.weights.base import WeightGenerator
 
+OTHER_OPTIONS = [
+    ("loss_weighted", {"form": "inverse"}),
+    ("loss_weighted", {"temperature": 1e-9}),
+    ("loss_median", {"width": 1e-9}),
+    ("loss_moving_average", {"form": "inverse", "window": 2}),
+    ("staleness_discount", {"inner": {"name": "loss_moving_average"}, "exponent": 2}),
+]
 
-@pytest.fixture(params=sorted(GENERATORS))
+
+@pytest.fixture(
+    params=[*((name, {}) for name in sorted(GENERATORS)), *OTHER_OPTIONS],
+    ids=lambda param: f"{param[0]}-{param[1]}" if param[1] else param[0],
+)
 def generator(request) -> WeightGenerator:
-    return weights.build(WeightsSection(name=request.param))
+    name, options = request.param
+    return weights.build(WeightsSection(name=name, options=options))
 
 
 def losses_of(count: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +50,17 @@ def test_weights_are_not_negative_and_sum_to_one(generator, count):
     assert found.sum() == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("losses", [[0.0, 0.0, 0.0], [1e-300, 1.0, 1e300], [0.0, 5.0]])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [0.0, 0.0, 0.0],
+        [1e-300, 1.0, 1e300],
+        [0.0, 5.0],
+        [-3.0, -1.0, 2.0],
+        [1.7e308, -1.7e308],
+        [5e-324, 0.0, 1.0, 1.0],
+    ],
+)
 def test_extreme_losses_give_weights_all_the_same(generator, losses):
     found = ask(generator, np.array(losses))
 
@@ -55,15 +77,34 @@ def test_weights_follow_a_permutation_of_the_contributions(generator):
     generator.load(state)
     permuted = ask(generator, losses[order], order)
 
-    assert permuted == pytest.approx(plain[order], abs=1e-15)
+    assert permuted.tolist() == plain[order].tolist()
 
 
-def test_equal_losses_have_equal_weights(generator):
-    assert ask(generator, np.full(5, 0.7)) == pytest.approx(np.full(5, 0.2), abs=1e-15)
+def test_permuted_staleness_permutes_the_weights(generator):
+    losses, order = losses_of(6), np.array([3, 0, 5, 1, 4, 2])
+    slots, staleness = np.arange(6), np.array([4, 0, 1, 0, 9, 2])
+    state = generator.state()
+
+    plain = generator.weights(losses, slots, staleness)
+    generator.load(state)
+    permuted = generator.weights(losses[order], slots[order], staleness[order])
+
+    assert permuted.tolist() == plain[order].tolist()
 
 
-def test_single_contribution_has_the_whole_weight(generator):
-    assert ask(generator, np.array([3.0])).tolist() == [1.0]
+@pytest.mark.parametrize("loss", [0.7, 0.0, -2.0, 1e300])
+def test_equal_losses_and_equal_histories_have_equal_weights(generator, loss):
+    for before in (1.0, 3.0):
+        ask(generator, np.full(5, before))
+
+    assert ask(generator, np.full(5, loss)) == pytest.approx(np.full(5, 0.2), abs=1e-15)
+
+
+@pytest.mark.parametrize("staleness", [0, 7])
+def test_single_contribution_has_the_whole_weight(generator, staleness):
+    found = generator.weights(np.array([3.0]), np.array([2]), np.array([staleness]))
+
+    assert found.tolist() == [1.0]
 
 
 def test_state_is_json_and_goes_on_where_it_was(generator):
@@ -88,3 +129,38 @@ def test_losses_are_left_alone(generator):
 def test_unknown_name_is_refused_with_the_near_one():
     with pytest.raises(UnknownNameError, match=r"'maen'\. Did you mean 'mean'"):
         weights.build(WeightsSection(name="maen"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("mean", {"width": 1}, ["'mean' takes no options", "'width'", "Remove it"]),
+        ("loss_weighted", {"temprature": 1}, ["'temprature'", "Did you mean 'temperature'?"]),
+        ("loss_weighted", {"form": "softmx"}, ["form 'softmx'", "Did you mean 'softmax'?"]),
+        ("loss_weighted", {"form": 3}, ["form '3'", "Known: inverse, softmax"]),
+        *(
+            ("loss_weighted", {"temperature": bad}, [f"temperature = {bad!r}", "> 0", "weights.md"])
+            for bad in (0, -1, float("nan"), float("inf"), True, "1", None)
+        ),
+        ("loss_weighted", {"temperature": 10**400}, ["'loss_weighted' cannot be made"]),
+        ("loss_weighted", {"form": "inverse", "eps": 0}, ["eps = 0", "> 0"]),
+        ("loss_median", {"width": -2}, ["width = -2", "> 0"]),
+        ("loss_moving_average", {"window": 0}, ["window = 0", ">= 1"]),
+        ("loss_moving_average", {"window": 2.5}, ["window = 2.5", "whole number"]),
+        ("staleness_discount", {"exponent": -1}, ["exponent = -1", ">= 0"]),
+        ("staleness_discount", {"inner": "mean"}, ["inner = 'mean'", "{name: mean}"]),
+        ("staleness_discount", {"inner": {"nme": "mean"}}, ["inner", "{name: mean}"]),
+        ("staleness_discount", {"inner": {"name": "maen"}}, ["'maen'", "Did you mean 'mean'?"]),
+        (
+            "staleness_discount",
+            {"inner": {"name": "loss_median", "options": {"width": 0}}},
+            ["weight generator 'loss_median'", "width = 0"],
+        ),
+        ("collections:OrderedDict", {}, ["OrderedDict without weights, state, load"]),
+    ],
+)
+def test_bad_options_are_refused_with_one_sentence(name, options, words):
+    with pytest.raises((ConfigError, UnknownNameError)) as caught:
+        weights.build(WeightsSection(name=name, options=options))
+
+    assert [word for word in words if word not in str(caught.value)] == []
