@@ -159,16 +159,25 @@ class SyncSection(Section):
 
 
 class WeightsSection(Section):
-    """The weight generator."""
+    """The weight generator (docs/weights.md)."""
 
-    name: str = _semantic("mean", "mean, or package.module:Thing.", min_length=1)
+    name: str = _semantic(
+        "mean",
+        "mean, loss_weighted, loss_median, loss_moving_average, staleness_discount, or "
+        "package.module:Thing.",
+        min_length=1,
+    )
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the weight generator.")
 
 
 class AggregationSection(Section):
-    """The aggregation rule."""
+    """The aggregation rule (docs/weights.md)."""
 
-    name: str = _semantic("mean", "mean, or package.module:Thing.", min_length=1)
+    name: str = _semantic(
+        "mean",
+        "mean, sum, median, trimmed_mean, krum, multi_krum, clip, or package.module:Thing.",
+        min_length=1,
+    )
     max_norm: float | None = _semantic(
         None, "A contribution with a larger norm is void (weight 0); null: no limit.", gt=0
     )

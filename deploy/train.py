@@ -118,7 +118,7 @@ def check_work(config: RunConfig, data_dir: Path | None) -> None:
     from dmaml.server import aggregation, clustering, weights
 
     weights.build(config.weights)
-    aggregation.build(config.aggregation)
+    aggregation.build(config.aggregation, config.topology.slots)
     clustering.build(config.clustering)
     answerer = Answerer(config, data_dir)
     try:

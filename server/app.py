@@ -143,7 +143,7 @@ def check_plug_ins(config: RunConfig) -> None:
         BadInputError: an unknown name, or one that cannot be imported.
     """
     weights.build(config.weights)
-    aggregation.build(config.aggregation)
+    aggregation.build(config.aggregation, config.topology.slots)
     clustering.build(config.clustering)
 
 

@@ -5,14 +5,44 @@ from __future__ import annotations
 from typing import Final
 
 from dmaml.common.config import AggregationSection
+from dmaml.common.errors import ConfigError
 from dmaml.common.plugins import find
 from dmaml.server.aggregation.base import AggregationRule
+from dmaml.server.options import make
 
-RULES: Final[dict[str, str]] = {"mean": "dmaml.server.aggregation.mean:Mean"}
+RULES: Final[dict[str, str]] = {
+    "mean": "dmaml.server.aggregation.mean:Mean",
+    "sum": "dmaml.server.aggregation.sum:Sum",
+    "median": "dmaml.server.aggregation.median:Median",
+    "trimmed_mean": "dmaml.server.aggregation.trimmed_mean:TrimmedMean",
+    "krum": "dmaml.server.aggregation.krum:Krum",
+    "multi_krum": "dmaml.server.aggregation.multi_krum:MultiKrum",
+    "clip": "dmaml.server.aggregation.clip:Clip",
+}
 
 
-def build(config: AggregationSection) -> AggregationRule:
-    """Return the aggregation rule; raises UnknownNameError."""
+def build(config: AggregationSection, num_slots: int | None = None) -> AggregationRule:
+    """Return the aggregation rule.
+
+    Args:
+        num_slots: contributions of a round, if it is to be checked that they are enough.
+
+    Raises:
+        UnknownNameError: no such rule.
+        ConfigError: it cannot be imported, its options do not suit, or it needs more slots.
+    """
     thing = find("aggregation rule", "dmaml.aggregation_rules", RULES, config.name)
-    rule: AggregationRule = thing(**config.options)
+    rule: AggregationRule = make("aggregation rule", config.name, thing, config.options, "combine")
+    required = num_required(rule)
+    if num_slots is not None and num_slots < required:
+        raise ConfigError(
+            f"aggregation rule {config.name!r} with options {config.options} needs {required} "
+            f"contributions, topology.slots is {num_slots}. Raise topology.slots to {required}, "
+            "or lower aggregation.options.num_byzantine."
+        )
     return rule
+
+
+def num_required(rule: AggregationRule) -> int:
+    """Return the contributions below which the rule gives up; 1 for most."""
+    return int(getattr(rule, "num_required", 1))

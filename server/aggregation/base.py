@@ -14,10 +14,24 @@ BLOCK: Final = 1 << 16  # float32 values: 256 KiB stay in a core's cache
 
 
 class AggregationRule(Protocol):
-    """Makes one gradient of several."""
+    """Makes one gradient of several.
+
+    A rule that cannot do with few contributions says so by an attribute `num_required`.
+    """
 
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
-        """Return float32 `[d]` from n gradients float32 `[d]` in slot order and n weights."""
+        """Return float32 `[d]` from n gradients float32 `[d]` in slot order and n weights.
+
+        The result is new memory, and a function of the arguments alone: it depends neither on the
+        size of blocks nor on the number of threads. The arguments are left alone.
+
+        Args:
+            gradients: finite (others are void), n >= 1.
+            weights: non-negative, sum to 1, `[n]`.
+
+        Raises:
+            RunFailedError: a rule that cannot do with so few.
+        """
         ...
 
 
@@ -26,7 +40,7 @@ def weighted_sum(vectors: Sequence[Flat], weights: Sequence[float]) -> Flat:
 
     The order of operations on each element does not depend on the block size, so the bits do not.
     """
-    total = np.empty_like(vectors[0], dtype="<f4")
+    total = np.empty(vectors[0].shape, dtype="<f4")
     scratch = np.empty(min(BLOCK, total.size), dtype="<f4")
     for start in range(0, total.size, BLOCK):
         part = total[start : start + BLOCK]
@@ -36,3 +50,8 @@ def weighted_sum(vectors: Sequence[Flat], weights: Sequence[float]) -> Flat:
             np.multiply(vector[start : start + BLOCK], np.float32(weight), out=product)
             np.add(part, product, out=part)
     return total
+
+
+def counting(gradients: Sequence[Flat], weights: NDArray[np.float64]) -> list[Flat]:
+    """Return the gradients with a positive weight, in slot order."""
+    return [g for g, weight in zip(gradients, weights.tolist(), strict=True) if weight > 0]
