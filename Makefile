@@ -27,7 +27,7 @@ test: $(VENV)/.dev  ## set up, then the whole test suite
 e2e: $(VENV)/.dev wheelhouse/.done  ## build the images, then everything happens to a real cluster
 	@docker compose version >/dev/null 2>&1 || { echo "error: make e2e needs a Docker engine and \
 	the Compose v2 plugin (docker compose version)." >&2; exit 2; }
-	PIP_OPTIONS=--no-index docker compose build
+	TORCH="$(firstword $(TORCH))" PIP_OPTIONS=--no-index docker compose build
 	$(BIN)/python -m pytest -m e2e tests/e2e
 
 check: $(VENV)/.dev  ## style, types, imports
@@ -57,17 +57,20 @@ clean:  ## remove what was built; runs/ stays
 	rm -rf wheelhouse/*.whl wheelhouse/*.txt wheelhouse/.done
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# the packages of the images, in the versions of this environment: the same bits inside and outside
+# the packages of the images, in the versions of this environment: the same bits inside and outside;
+# torch by itself, for it may come from an index that has nothing else
+WHEELS = $(BIN)/python -m pip download --quiet --dest wheelhouse \
+  --constraint wheelhouse/versions.txt
 wheelhouse/.done: $(VENV)/.dev deploy/requirements.py
 	rm -f wheelhouse/*.whl
 	$(BIN)/python -m pip freeze --exclude-editable > wheelhouse/versions.txt
 	$(BIN)/python deploy/requirements.py worker > wheelhouse/list.txt
-	$(BIN)/python -m pip download --quiet --dest wheelhouse --constraint wheelhouse/versions.txt \
-	  $(TORCH) --requirement wheelhouse/list.txt "setuptools>=77"
+	$(WHEELS) $(TORCH)
+	$(WHEELS) --requirement wheelhouse/list.txt "setuptools>=77"
 	@touch $@
 
-# torch first and pinned: an unpinned torch may bring gigabytes of CUDA packages where a CPU build
-# is on offer. TORCH="torch --index-url URL" takes it from elsewhere.
+# torch first, pinned, and unquoted: TORCH="torch==2.13.0 --index-url URL" takes it from elsewhere.
+# On Linux the public index has the CUDA build, with gigabytes of packages (README.md).
 $(VENV)/.run: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no python3 found. Install Python 3.11." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit( \
