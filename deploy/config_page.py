@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import types
 import typing
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic_core import PydanticUndefined
 
 from dmaml.common.config import RunConfig, is_semantic, keys, to_text
+from dmaml.deploy.generated import row, write_or_check
 
 HEAD = """\
 # Configuration
@@ -37,13 +37,13 @@ def page() -> str:
                 "",
                 annotation.__doc__ or "",
                 "",
-                _row("key", "type", "default", "kind", "meaning"),
-                _row(*["---"] * 5),
+                row("key", "type", "default", "kind", "meaning"),
+                row(*["---"] * 5),
             ]
             section_before = section
         kind = "**semantic**" if is_semantic(field) else "operational"
         lines.append(
-            _row(f"`{key}`", _type(field), f"`{_default(field)}`", kind, field.description or "")
+            row(f"`{key}`", _type(field), f"`{_default(field)}`", kind, field.description or "")
         )
     lines += ["", "## All defaults", "", "```yaml", to_text(RunConfig()).rstrip(), "```"]
     return "\n".join(lines) + "\n"
@@ -51,18 +51,7 @@ def page() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or with `--check` tell whether it is current."""
-    path = Path(next(a for a in arguments if not a.startswith("--")))
-    if "--check" not in arguments:
-        path.write_text(page(), encoding="utf-8")
-        return 0
-    if path.exists() and path.read_text(encoding="utf-8") == page():
-        return 0
-    sys.stderr.write(f"error: {path} is not what the schema says. Run `make docs`.\n")
-    return 1
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return write_or_check(page(), arguments)
 
 
 def _default(field: Any) -> str:

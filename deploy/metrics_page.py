@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Final
 
+from dmaml.deploy.generated import row, write_or_check
 from dmaml.server.metrics import Metrics
 from dmaml.server.series import Labels, Series
 
@@ -101,35 +101,24 @@ def page() -> str:
     """Return the page."""
     lines = [HEAD]
     for group in Metrics().groups:
-        lines += [f"## {group.title}", "", _row("name", "type", "labels", "unit", "meaning")]
-        lines += [_row(*["---"] * 5), *(_series(series) for series in group.series), ""]
+        lines += [f"## {group.title}", "", row("name", "type", "labels", "unit", "meaning")]
+        lines += [row(*["---"] * 5), *(_series(series) for series in group.series), ""]
     return "\n".join(lines[:-1]) + "\n" + PROCESS + QUERIES
 
 
 def main(arguments: list[str]) -> int:
     """Write the page, or with `--check` tell whether it is current."""
-    path = Path(next(a for a in arguments if not a.startswith("--")))
-    if "--check" not in arguments:
-        path.write_text(page(), encoding="utf-8")
-        return 0
-    if path.exists() and path.read_text(encoding="utf-8") == page():
-        return 0
-    sys.stderr.write(f"error: {path} is not what the code says. Run `make docs`.\n")
-    return 1
+    return write_or_check(page(), arguments)
 
 
 def _series(series: Series) -> str:
-    return _row(f"`{series.name}`", series.type, _labels(series.labels), series.unit, series.help)
+    return row(f"`{series.name}`", series.type, _labels(series.labels), series.unit, series.help)
 
 
 def _labels(labels: Labels) -> str:
     return "; ".join(
         f"`{label}`: {', '.join(values) or OPEN[label]}" for label, values in labels.items()
     )
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
