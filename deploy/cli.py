@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 MIN_PYTHON = (3, 10)
 if sys.version_info < MIN_PYTHON:
@@ -212,82 +212,36 @@ def node(
     run_node(Address.of_files(server, token_file, tls_ca, tls_cert, tls_key), options)
 
 
-@app.command()
-def status(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """Show a server's run: state, progress, actors."""
-    _control("status", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+_CONTROL: Final = {
+    "status": "Show a server's run: state, progress, actors.",
+    "watch": "Show a server's run again after each round, until it is over.",
+    "pause": "Grant no further work; answers under way are still taken.",
+    "resume": "Grant work again after a pause.",
+    "checkpoint": "Write a checkpoint now and return when it is durable.",
+    "drain": "End a server's run after the round in progress.",
+}
 
 
-@app.command()
-def watch(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """Show a server's run again after each round, until it is over."""
-    _control("watch", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+def _add_control(verb: str, sentence: str) -> None:
+    """Add a command that does one thing to a server's run."""
+
+    @app.command(verb, help=sentence)
+    def control(
+        server: Server = "127.0.0.1:50051",
+        token_file: TokenFile = None,
+        tls_ca: TlsCa = None,
+        tls_cert: TlsCert = None,
+        tls_key: TlsKey = None,
+        json_output: Json = False,
+    ) -> None:
+        from dmaml.deploy.control import run
+        from dmaml.worker.connection import Address
+
+        run(verb, Address.of_files(server, token_file, tls_ca, tls_cert, tls_key), json_output)
 
 
-@app.command()
-def pause(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """Grant no further work; answers under way are still taken."""
-    _control("pause", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
-
-
-@app.command()
-def resume(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """Grant work again after a pause."""
-    _control("resume", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
-
-
-@app.command()
-def checkpoint(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """Write a checkpoint now and return when it is durable."""
-    _control("checkpoint", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
-
-
-@app.command()
-def drain(
-    server: Server = "127.0.0.1:50051",
-    token_file: TokenFile = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    json_output: Json = False,
-) -> None:
-    """End a server's run after the round in progress."""
-    _control("drain", server, (token_file, tls_ca, tls_cert, tls_key), json_output)
+for _verb, _sentence in _CONTROL.items():
+    _add_control(_verb, _sentence)
 
 
 @app.command()
@@ -337,13 +291,6 @@ def data_fetch(
     from dmaml.deploy.data import fetch
 
     fetch(name, to)
-
-
-def _control(verb: str, server: str, files: tuple[Path | None, ...], json_output: bool) -> None:
-    from dmaml.deploy.control import run
-    from dmaml.worker.connection import Address
-
-    run(verb, Address.of_files(server, *files), json_output)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
