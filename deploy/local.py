@@ -14,7 +14,8 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.common.rundir import LOGS
-from dmaml.deploy.crew import Cluster, Crew, Demand
+from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.demand import Demand
 from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.progress import Watcher
 from dmaml.deploy.server_process import ServerProcess

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmaml.common.errors import ConfigError
+from dmaml.deploy.demand import SLOT
 from dmaml.deploy.host import MIB
 
 
@@ -61,7 +62,7 @@ def ray_command(options: NodeOptions, ip: str) -> list[str]:
         "--include-log-monitor=false",  # our actors' lines come as notices
     ]  # fmt: skip
     if not options.is_head:
-        slots = json.dumps({"meta_worker": options.actors})
+        slots = json.dumps({SLOT: options.actors})
         return [
             *command, f"--address={options.join}", f"--num-cpus={options.actors}",
             f"--resources={slots}",

@@ -12,7 +12,8 @@ from rich.console import Console
 from dmaml.common.errors import ConfigError, ServerUnreachableError
 from dmaml.common.items import RunState
 from dmaml.common.notices import WORKING, Notifier
-from dmaml.deploy.crew import Cluster, Crew, Demand
+from dmaml.deploy.crew import Cluster, Crew
+from dmaml.deploy.demand import Demand
 from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.supervisor import Supervisor
 from dmaml.worker.connection import Address, Retry
