@@ -135,12 +135,12 @@ class Crew:
             self._nodes = self._cluster.nodes()
         return self._demand.places(self._nodes)
 
-    def start(self, place: Place) -> None:
-        """Start an actor, or adopt the one that lives there."""
-        file = self._logs / f"actor-{place.index}.log" if self._logs is not None else None
-        kind: Any = ray.remote(MetaWorker).options(**self._options(place))
-        self._actors[place] = kind.remote(*self._arguments, file, f"actor {place.index}")
+    def start(self, place: Place) -> bool:
+        """Start an actor, or adopt the one that lives there; tell whether it was adopted."""
+        found = self._living(place)
+        self._actors[place] = self._new(place) if found is None else found
         self._poll(place)
+        return found is not None
 
     def ended(self, timeout_s: float) -> list[Ended]:
         """Wait until an actor ends, at most `timeout_s`; return those that did."""
@@ -175,6 +175,20 @@ class Crew:
         for place in list(self._actors):
             self._drop(place)
 
+    def _living(self, place: Place) -> Any:
+        """Return the actor that lives at a place, or None: only detached ones may."""
+        if self._cluster.is_ours:
+            return None
+        try:
+            return ray.get_actor(self._name(place), NAMESPACE)
+        except ValueError:
+            return None
+
+    def _new(self, place: Place) -> Any:
+        file = self._logs / f"actor-{place.index}.log" if self._logs is not None else None
+        kind: Any = ray.remote(MetaWorker).options(**self._options(place))
+        return kind.remote(*self._arguments, file, f"actor {place.index}")
+
     def _poll(self, place: Place) -> None:
         self._polls[self._actors[place].wait.remote(LONG_POLL_S)] = place
 
@@ -191,12 +205,14 @@ class Crew:
         if place.node:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=False)
         if not self._cluster.is_ours:
-            server = hashlib.sha256(self._address.target.encode()).hexdigest()[:8]
-            where = place.node[:16] or "any"
             options |= {
-                "name": f"{server}-{where}-{place.index}",
+                "name": self._name(place),
                 "namespace": NAMESPACE,
                 "lifetime": "detached",
-                "get_if_exists": True,
+                "get_if_exists": True,  # another supervisor may be as quick
             }
         return options
+
+    def _name(self, place: Place) -> str:
+        server = hashlib.sha256(self._address.target.encode()).hexdigest()[:8]
+        return f"{server}-{place.node[:16] or 'any'}-{place.index}"

@@ -51,8 +51,8 @@ class Actors(Protocol):
     def places(self) -> Collection[Place]:
         """Return where there should be an actor now."""
 
-    def start(self, place: Place) -> None:
-        """Start an actor, or adopt the one that lives there."""
+    def start(self, place: Place) -> bool:
+        """Start an actor, or adopt the one that lives there; tell whether it was adopted."""
 
     def ended(self, timeout_s: float) -> list[Ended]:
         """Wait until an actor ends, at most `timeout_s`; return those that did."""
@@ -148,9 +148,10 @@ class Supervisor:
 
     def _start(self, place: Place) -> None:
         self._history(place).started_at = self._clock()
-        self._actors.start(place)
+        is_adopted = self._actors.start(place)
         self._alive.add(place)
-        log.info("%s starts: %d in all", place, self.size)
+        what = "is adopted" if is_adopted else "starts"
+        log.info("%s %s: %d in all", place, what, self.size)
 
     def _note(self, ended: Ended) -> None:
         end, place = ended.end, ended.place

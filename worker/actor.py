@@ -79,24 +79,25 @@ class MetaWorker:
 
     def _live(self) -> None:
         self._enter(*self._state)
-        try:
-            self._end = self._work()
-            self._enter("the run is done" if self._end.is_done else "left", ENDED)
-        except ServerUnreachableError as error:
-            self._end = End() if self._is_leaving() else End(error=error)
-            if self._is_leaving():
-                self._enter("left without the server", ENDED)
-        except DmamlError as error:
-            self._end = End(error=error)
-        except BaseException as error:
-            log.exception("an actor failed")
-            sentence = f"an actor failed with {type(error).__name__}: {error}"
-            self._end = End(error=RunFailedError(sentence))
-        if self._end.error is not None:
-            self._enter(str(self._end.error), FAILED)
+        self._end, words = self._outcome()
+        self._enter(words, ENDED if self._end.error is None else FAILED)
         self._over.set()
         if not self._heard.wait(self._orphan_s):
             os._exit(0)  # nobody supervises: only the process is left to end
+
+    def _outcome(self) -> tuple[End, str]:
+        """Work; return how that ended, and the same in words."""
+        try:
+            end = self._work()
+        except DmamlError as error:
+            if isinstance(error, ServerUnreachableError) and self._is_leaving():
+                return End(), "left without the server"
+            return End(error=error), str(error)
+        except BaseException as error:
+            log.exception("an actor failed")
+            sentence = f"an actor failed with {type(error).__name__}: {error}"
+            return End(error=RunFailedError(sentence)), sentence
+        return end, "the run is done" if end.is_done else "left"
 
     def _work(self) -> End:
         # imported here: a supervisor names this class and needs no torch

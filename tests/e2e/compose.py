@@ -16,6 +16,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.integration.harness import wait_for
+
 ROOT = Path(__file__).parents[2]
 MONITORING = ("--profile", "monitoring")
 
@@ -26,7 +28,6 @@ class Compose:
 
     name: str
     knobs: dict[str, str] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for port in ("GRPC", "HTTP", "DASHBOARD", "PROMETHEUS", "GRAFANA"):
@@ -65,11 +66,6 @@ class Compose:
     def container(self, service: str, number: int = 1) -> str:
         """Return the name of one container."""
         return f"{self.name}-{service}-{number}"
-
-    def health(self, service: str) -> list[str]:
-        """Return the health of each container of a service."""
-        lines = self.run("ps", "-a", "--format", "json", service).splitlines()
-        return [json.loads(line)["Health"] for line in lines]
 
     def logs(self, service: str) -> str:
         """Return what a service said."""
@@ -125,14 +121,8 @@ def docker(*words: str, text: str | None = None) -> str:
 
 
 def wait(condition: Callable[[], Any], what: str, deadline_s: float = 120.0) -> Any:
-    """Return the condition's first true value; fail with `what` when the deadline passes."""
-    until = time.monotonic() + deadline_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < until, f"not within {deadline_s:g} s: {what}"
-        time.sleep(0.25)
+    """Wait as `wait_for` does, but look less often: each look asks a container."""
+    return wait_for(condition, what, deadline_s, pause_s=0.25)
 
 
 def fetch(url: str) -> bytes:

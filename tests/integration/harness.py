@@ -48,7 +48,9 @@ def tiny(**sections: dict[str, Any]) -> RunConfig:
     return configuration.resolve(configuration.from_mapping(values))
 
 
-def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S, pause_s: float = 0.01
+) -> Any:
     """Return the condition's first true value; fail with `what` when the deadline passes."""
     until = time.monotonic() + deadline_s
     pause = threading.Event()
@@ -58,7 +60,7 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLI
             return value
         if time.monotonic() > until:
             raise AssertionError(f"not within {deadline_s:g} s: {what}")
-        pause.wait(0.01)
+        pause.wait(pause_s)
 
 
 class LiveServer:

@@ -28,6 +28,7 @@ class Hands:
         self.now = 1000.0
         self.started: list[Place] = []
         self.alive: set[Place] = set()
+        self.adopted: set[Place] = set()  # places where an actor lives already
         self.is_stopped = False
         self._ended: list[Ended] = []
 
@@ -42,10 +43,11 @@ class Hands:
     def places(self) -> list[Place]:
         return self.wanted
 
-    def start(self, place: Place) -> None:
+    def start(self, place: Place) -> bool:
         assert place not in self.alive, "one actor is enough"
         self.started.append(place)
         self.alive.add(place)
+        return place in self.adopted
 
     def ended(self, timeout_s: float) -> list[Ended]:
         found, self._ended = self._ended, []
@@ -76,6 +78,19 @@ def test_an_actor_is_started_at_every_place() -> None:
     assert hands.started == [A, B]
     assert supervisor.size == 2
     assert not is_over
+
+
+def test_the_log_tells_an_adopted_actor_from_a_new_one(caplog: pytest.LogCaptureFixture) -> None:
+    hands = Hands(A, B)
+    hands.adopted.add(B)
+
+    with caplog.at_level("INFO", logger="dmaml.deploy"):
+        hands.supervisor().watch(0.0)
+
+    assert caplog.messages == [
+        "actor 0 on 10.0.0.1 starts: 1 in all",
+        "actor 0 on 10.0.0.2 is adopted: 2 in all",
+    ]
 
 
 def test_a_place_with_an_actor_is_left_alone() -> None:
