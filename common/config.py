@@ -152,7 +152,40 @@ class TopologySection(Section):
 class SyncSection(Section):
     """When a round closes and what travels."""
 
-    mode: Literal["sync"] = _semantic("sync", "sync: a round closes when every item is in.")
+    mode: Literal["sync", "quorum", "async"] = _semantic(
+        "sync",
+        "sync: a round closes when every item is in. quorum: when `quorum` slots are in and a time "
+        "of grace is over. async: every answer is a commit by itself.",
+    )
+    quorum: int | None = _semantic(
+        None,
+        "Slots of a round that suffice (mode quorum); null: all but a fifth of them.",
+        ge=1,
+    )
+    grace_s: float = _semantic(
+        1.0,
+        "Longest wait for further slots once the quorum is in; at most a quarter of the time that "
+        "the quorum took.",
+        ge=0,
+    )
+    late: Literal["refuse", "merge"] = _semantic(
+        "refuse",
+        "Answers to a round that the quorum closed without them. merge: they count in the next "
+        "round, by 1 / (1 + staleness)^late_discount of what they would.",
+    )
+    late_discount: float = _semantic(
+        0.5, "Exponent of the discount of merged answers; 0: they count in full.", ge=0
+    )
+    window: int = _semantic(
+        3, "Rounds in flight (mode async): round r + window begins when round r is done.", ge=1
+    )
+    max_staleness: int | None = _semantic(
+        None,
+        "Answers computed from parameters more versions old are refused; null: no limit (in mode "
+        "async the window is one).",
+        ge=0,
+    )
+    async_batch: int = _semantic(1, "Answers of one pipeline in a commit (mode async).", ge=1)
     wire_dtype: Literal["float32", "bfloat16", "float16"] = _semantic(
         "float32", "Number format of gradients on the wire; theta always travels as float32."
     )
@@ -231,8 +264,15 @@ class ServerSection(Section):
     item_timeout_s: float = _operational(
         120.0, "Time to do one work item; the n-th attempt gets n times as long.", gt=0
     )
+    speculation: bool = _operational(
+        False,
+        "An item that takes an actor longer than 1.5 times the median goes to an idle one too; "
+        "the first answer wins. Changes no bit in mode sync.",
+    )
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = _operational(
-        "auto", "Rounds between checkpoints; auto: every round while that costs 5 % of it or less."
+        "auto",
+        "Rounds between checkpoints; auto: every round while that costs 5 % of it or less. Modes "
+        "quorum and async write before they publish a version, whatever is said here.",
     )
 
 
@@ -318,12 +358,56 @@ def check(config: RunConfig) -> RunConfig:
             f"topology.parts {parts} with algorithm.local_steps {config.algorithm.local_steps}: "
             "local steps of one slot cannot be divided. Set one of them to 1."
         )
+    _check_sync(config)
     if config.clustering.name == "none" and config.clustering.pipelines != 1:
         raise ConfigError(
             f"clustering.pipelines {config.clustering.pipelines} with clustering.name 'none': "
             "it has one pipeline. Set pipelines to 1."
         )
     return config
+
+
+def num_contributions(config: RunConfig) -> int:
+    """Return how many contributions a TRAIN commit has at least, where none is void."""
+    sync = config.sync
+    if sync.mode == "async":
+        return sync.async_batch
+    return quorum_of(config) if sync.mode == "quorum" else config.topology.slots
+
+
+def quorum_of(config: RunConfig) -> int:
+    """Return K of the quorum mode: as set, or all slots but a fifth of them (at least one)."""
+    slots, quorum = config.topology.slots, config.sync.quorum
+    return quorum if quorum is not None else max(1, slots - max(1, slots // 5))
+
+
+def _check_sync(config: RunConfig) -> None:
+    sync, topology = config.sync, config.topology
+    if sync.mode != "sync" and topology.parts > 1:
+        raise ConfigError(
+            f"sync.mode {sync.mode!r} with topology.parts {topology.parts}: there a slot is one "
+            "item. Set topology.parts to 1 and raise topology.slots."
+        )
+    if sync.quorum is not None and sync.mode != "quorum":
+        raise ConfigError(
+            f"sync.quorum {sync.quorum} with sync.mode {sync.mode!r} has no effect. Set sync.mode "
+            "to quorum, or leave sync.quorum away."
+        )
+    if sync.quorum is not None and sync.quorum > topology.slots:
+        raise ConfigError(
+            f"sync.quorum {sync.quorum} exceeds topology.slots {topology.slots}: no round would "
+            "ever close. Lower sync.quorum."
+        )
+    if sync.async_batch > sync.window * topology.slots:
+        raise ConfigError(
+            f"sync.async_batch {sync.async_batch} exceeds the {sync.window * topology.slots} items "
+            "in flight (sync.window times topology.slots). Lower it."
+        )
+    if config.server.speculation and config.run.hardware == "mixed":
+        raise ConfigError(
+            "server.speculation with run.hardware 'mixed': two machines may give two answers to "
+            "one item. Turn one of them off."
+        )
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

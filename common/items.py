@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dmaml.common.config import RunConfig
 
@@ -62,7 +62,8 @@ class WorkItem:
         slot: logical worker.
         part: share of the slot's tasks.
         index: number of the round among those of its kind.
-        base_version: version of the parameters it is computed from.
+        base_version: version of the parameters it is computed from. It says how, not which: in
+            async mode an item that is handed out once more starts from newer ones.
     """
 
     round: int
@@ -71,7 +72,7 @@ class WorkItem:
     slot: int
     part: int
     index: int
-    base_version: int
+    base_version: int = field(compare=False)
 
     def __str__(self) -> str:
         place = f"pipeline {self.pipeline}, slot {self.slot}, part {self.part}"

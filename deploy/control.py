@@ -50,7 +50,7 @@ def _watch(operator: Operator, json_output: bool) -> None:
     for status in operator.watch():
         if status.round != last:
             last = status.round
-            line = f"round {status.version}/{status.rounds}  {describe(status)}"
+            line = f"round {status.trained}/{status.rounds}  {describe(status)}"
             sys.stderr.write(line + "\n")
         if status.state in _OVER:
             break
@@ -67,12 +67,13 @@ def _show(status: Any) -> None:
     state = RunState(status.state).name.lower()
     console.print(f"run {status.name!r}: {state} {status.message}".rstrip(), highlight=False)
     console.print(
-        f"version {status.version} of {status.rounds}, round {status.round} "
+        f"round {status.trained} of {status.rounds}, version {status.version}, "
+        f"{status.round} rounds of every kind "
         f"(durable: {status.durable_round}), {status.tasks_seen} tasks seen, "
         f"epoch {status.epoch}, θ {status.theta_sha256[:16] or 'none yet'}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    if status.version:
+    if status.trained:
         console.print(describe(status), highlight=False, soft_wrap=True)
     if status.workers:
         table = Table("actor", "host", "leases", "answers", "silent s")

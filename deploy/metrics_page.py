@@ -51,7 +51,7 @@ QUERIES: Final = """\
 Time left, in seconds:
 
 ```promql
-(dmaml_target_version - dmaml_version) / deriv(dmaml_version[5m])
+(dmaml_target_version - dmaml_trained_rounds) / deriv(dmaml_trained_rounds[5m])
 ```
 
 Mean seconds of a TRAIN round, and where the time of all rounds goes (seconds per second):

@@ -65,15 +65,15 @@ class Bar:
         """Bring the bar up to date; elsewhere print a line every ten seconds."""
         text = describe(status)
         if self._progress is not None:
-            self._progress.update(self._task, completed=status.version, text=text)
+            self._progress.update(self._task, completed=status.trained, text=text)
             return
         now = time.monotonic()
         at, version = self._last_line
-        is_last = status.version == status.rounds
-        if status.version != version and (now - at >= LINE_EVERY_S or is_last):
-            self._last_line = (now, status.version)
+        is_last = status.trained == status.rounds
+        if status.trained != version and (now - at >= LINE_EVERY_S or is_last):
+            self._last_line = (now, status.trained)
             self._console.print(
-                f"round {status.version}/{status.rounds}  {text}", highlight=False, soft_wrap=True
+                f"round {status.trained}/{status.rounds}  {text}", highlight=False, soft_wrap=True
             )
 
     def stop(self) -> None:
@@ -85,7 +85,7 @@ class Bar:
 def describe(status: Status) -> str:
     """Return a status as a short line."""
     actors = f"{len(status.workers)} actor{'' if len(status.workers) == 1 else 's'}"
-    if not status.version:
+    if not status.trained:
         return f"{RunState(status.state).name.lower()}  {actors}"
     parts = [f"loss {status.query_loss:.3f}"] if status.query_loss else []
     metrics: dict[str, Any] = dict(status.metrics)

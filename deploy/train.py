@@ -118,7 +118,7 @@ def check_work(config: RunConfig, data_dir: Path | None) -> None:
     from dmaml.server import aggregation, clustering, weights
 
     weights.build(config.weights)
-    aggregation.build(config.aggregation, config.topology.slots)
+    aggregation.build(config.aggregation, configuration.num_contributions(config))
     clustering.build(config.clustering)
     answerer = Answerer(config, data_dir)
     try:
@@ -183,7 +183,7 @@ def _report(folder: Path, wall_s: float, data_dir: Path | None) -> dict[str, Any
     busy_s = sum(row["duration_s"] for row in rounds)
     out: dict[str, Any] = {
         "run_dir": str(folder),
-        "rounds": learner.version,
+        "rounds": learner.rounds,
         "tasks_seen": learner.tasks_seen,
         "tasks_per_s": round(learner.tasks_seen / busy_s, 3) if busy_s else 0.0,
         "wall_s": round(wall_s, 3),

@@ -40,6 +40,7 @@ class Learner:
         thetas = checkpoints.thetas_of(checkpoint)
         self.config = config
         self.version = int(checkpoint.meta["progress"]["version"])
+        self.rounds = int(checkpoint.meta["progress"]["trained"])
         self.tasks_seen = int(checkpoint.meta["progress"]["tasks_seen"])
         self.theta_sha256 = checkpoints.theta_sha256(thetas)
         layout = checkpoints.layout_of(checkpoint)

@@ -1,4 +1,4 @@
-"""The answers of the round in progress, and what a commit makes of them."""
+"""The answers of the rounds in progress, and what a commit makes of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dmaml.server.combine import (
 from dmaml.server.core.actions import Commit, Head
 from dmaml.server.parameters import Parameters
 from dmaml.server.shelf import Shelf
-from dmaml.server.weights.base import WeightGenerator
+from dmaml.server.weights.per_pipeline import PerPipeline
 
 
 @final
@@ -34,12 +34,12 @@ class Answers:
         self,
         config: RunConfig,
         parameters: Parameters,
-        generator: WeightGenerator,
+        generators: PerPipeline,
         shelf: Shelf,
     ) -> None:
         self._config = config
         self._parameters = parameters
-        self._generator = generator
+        self._generators = generators
         self._rule = aggregation.build(config.aggregation)
         self._shelf = shelf
         self._tables: dict[WorkItem, Tables] = {}
@@ -60,15 +60,17 @@ class Answers:
             self._tables[item] = tables
 
     def combine(self, commit: Commit) -> Computed:
-        """Combine a complete round, move and publish the parameters, forget the answers."""
+        """Combine a commit's answers, move the parameters and stage them, forget the answers."""
         computed = {
             ItemKind.INIT: self._init,
             ItemKind.TRAIN: self._train,
             ItemKind.EVALUATE: self._evaluate,
         }[commit.kind](commit)
-        self._shelf.clear()
-        self._tables.clear()
-        self._layouts.clear()
+        items = [head.item for head in commit.heads]
+        self._shelf.forget(items)
+        for item in items:
+            self._tables.pop(item, None)
+            self._layouts.pop(item, None)
         return computed
 
     def _init(self, commit: Commit) -> Computed:
@@ -79,17 +81,26 @@ class Answers:
         return Computed()
 
     def _train(self, commit: Commit) -> Computed:
+        alive = counted(commit.heads, commit.voids)
+        if not alive:
+            return Computed()
+        staleness = dict(zip([h.item for h in commit.heads], commit.staleness, strict=True))
         by_pipeline: dict[int, list[Head]] = {}
-        for head in commit.heads:
+        for head in alive:
             by_pipeline.setdefault(head.item.pipeline, []).append(head)
         done: dict[int, Combined] = {}
         for pipeline, heads in by_pipeline.items():
-            gradients = {head.item: self._shelf.get(head.item) for head in heads}
             done[pipeline] = combine(
-                self._config, heads, commit.voids, gradients, self._generator, self._rule
+                self._config,
+                heads,
+                commit.voids,
+                staleness,
+                {head.item: self._shelf.get(head.item) for head in heads},
+                self._generators.of(pipeline),
+                self._rule,
             )
             self._parameters.step(pipeline, done[pipeline].gradient)
-        self._parameters.publish(commit.base_version + 1)
+        self._parameters.stage(commit.version + 1)
         metrics = train_metrics(commit.heads, commit.voids)
         row = {
             "table": "rounds",
@@ -102,7 +113,7 @@ class Answers:
             "items": item_rows(commit.heads),
         }
         num_tasks = dict.fromkeys(done, 0)
-        for head in counted(commit.heads, commit.voids):
+        for head in alive:
             num_tasks[head.item.pipeline] += head.num_tasks
         figures = {
             p: Figures(num_tasks[p], one.norm, one.weight_entropy) for p, one in done.items()

@@ -19,6 +19,7 @@ from dmaml.server.core.actions import Head
 from dmaml.server.weights.base import WeightGenerator
 
 Tables = Mapping[str, NDArray[np.float64]]
+Contribution = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Combined:
 
     Attributes:
         gradient: float32 `[d]`.
-        losses: query loss by slot, None where the slot is void.
-        weights: weight by slot, 0 where the slot is void.
+        losses: query loss by slot, None where the slot is void or not there.
+        weights: weight by slot, 0 where the slot is void or not there.
         norm: Euclidean norm of the gradient, float64.
         weight_entropy: see `entropy_ratio`.
     """
@@ -59,7 +60,7 @@ class Computed:
     """What a commit came to.
 
     Attributes:
-        row: for the run's record; None for INIT.
+        row: for the run's record; None for INIT, and where every answer is void.
         figures: by pipeline; of TRAIN only.
     """
 
@@ -76,40 +77,45 @@ def combine(
     config: RunConfig,
     heads: list[Head],
     voids: frozenset[WorkItem],
+    staleness: Mapping[WorkItem, int],
     gradients: Mapping[WorkItem, Flat],
     generator: WeightGenerator,
     rule: AggregationRule,
 ) -> Combined:
-    """Combine one pipeline's answers of a TRAIN round.
+    """Combine one pipeline's answers in a TRAIN commit.
 
     Parts become the slot's gradient in part order, slots become the round's in slot order. A slot
-    with a void part is void.
+    with a void part is void. Rounds are kept apart: a slot may be there once for each.
 
     Args:
         heads: the pipeline's answers in slot, part order; not all void.
+        staleness: TRAIN commits since the parameters of each answer.
         gradients: the payloads, float32 `[d]` each.
     """
-    by_slot: dict[int, list[Head]] = {}
-    for head in heads:
-        by_slot.setdefault(head.item.slot, []).append(head)
-    void = void_slots(voids)
-    alive = {s: parts for s, parts in by_slot.items() if (parts[0].item.pipeline, s) not in void}
-    slots = list(alive)
+    alive: dict[Contribution, list[Head]] = {}
+    for head in counted(heads, voids):
+        alive.setdefault(contribution_of(head.item), []).append(head)
+    slots = [slot for _, _, slot in alive]
     losses = np.array([_slot_loss(parts) for parts in alive.values()])
     slot_gradients = [
         _slot_gradient(parts, gradients, config.algorithm.task_reduction)
         for parts in alive.values()
     ]
     weights = generator.weights(
-        losses, np.array(slots, dtype=np.int64), np.zeros(len(slots), dtype=np.int64)
+        losses,
+        np.array(slots, dtype=np.int64),
+        np.array([staleness[parts[0].item] for parts in alive.values()], dtype=np.int64),
     )
     gradient = rule.combine(slot_gradients, weights)
-    by_slot_loss = dict(zip(slots, losses.tolist(), strict=True))
-    by_slot_weight = dict(zip(slots, weights.tolist(), strict=True))
+    slot_losses: list[float | None] = [None] * config.topology.slots
+    slot_weights = [0.0] * config.topology.slots
+    for slot, loss, weight in zip(slots, losses.tolist(), weights.tolist(), strict=True):
+        slot_losses[slot] = loss if slot_losses[slot] is None else slot_losses[slot]
+        slot_weights[slot] += weight
     return Combined(
         gradient,
-        [by_slot_loss.get(slot) for slot in by_slot],
-        [by_slot_weight.get(slot, 0.0) for slot in by_slot],
+        slot_losses,
+        slot_weights,
         norm_of(gradient),
         entropy_ratio(weights.tolist()),
     )
@@ -127,15 +133,15 @@ def entropy_ratio(weights: Sequence[float]) -> float:
     return entropy / math.log(len(weights))
 
 
-def void_slots(voids: frozenset[WorkItem]) -> set[tuple[int, int]]:
-    """Return (pipeline, slot) of every slot with a void part: it counts nothing."""
-    return {(item.pipeline, item.slot) for item in voids}
+def contribution_of(item: WorkItem) -> Contribution:
+    """Return (round, pipeline, slot): the parts of a slot are one contribution."""
+    return item.round, item.pipeline, item.slot
 
 
-def counted(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> list[Head]:
-    """Return the answers whose slot counts."""
-    void = void_slots(voids)
-    return [head for head in heads if (head.item.pipeline, head.item.slot) not in void]
+def counted(heads: Sequence[Head], voids: frozenset[WorkItem]) -> list[Head]:
+    """Return the answers whose slot counts: it has no void part."""
+    void = {contribution_of(item) for item in voids}
+    return [head for head in heads if contribution_of(head.item) not in void]
 
 
 def train_metrics(heads: tuple[Head, ...], voids: frozenset[WorkItem]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from dmaml.server.core.membership import WORKER_STATES
 from dmaml.server.series import NO_VALUE, Group
 
 EVENTS: Final = (
-    "joined", "left", "lost", "lease_expired", "refused", "void",
+    "joined", "left", "lost", "lease_expired", "refused", "void", "speculated",
     "paused", "resumed", "draining", "finished", "failed",
 )  # fmt: skip
 VALIDATION: Final = ("accuracy", "accuracy_inductive", "loss", "mse")  # of our own algorithms
@@ -100,16 +100,22 @@ class Metrics:
         """Count what an answer says that was the first of its item."""
         if head.item.kind is not ItemKind.TRAIN:
             return
-        self.staleness.observe(server_version - head.item.base_version)
+        self.staleness.observe(max(0, server_version - head.item.base_version))
         for phase in _ITEM_PHASES:
             seconds = head.timings.get(f"{phase}_s", 0.0)
             if math.isfinite(seconds) and seconds > 0:
                 self.item_seconds.labels(phase).inc(seconds)
 
-    def committed(self, commit: Commit, computed: Computed, began_at: float, now: float) -> None:
-        """Show a round that was published `now`; its numbers were begun on at `began_at`."""
+    def committed(
+        self, commit: Commit, computed: Computed, began_at: float, now: float, num_rounds: int = 1
+    ) -> None:
+        """Show a commit that was done `now`; its numbers were begun on at `began_at`.
+
+        Args:
+            num_rounds: rounds that it completed.
+        """
         kind = commit.kind.name.lower()
-        self.rounds.labels(kind).inc()
+        self.rounds.labels(kind).inc(num_rounds)
         self.round_seconds.labels(kind).observe(now - commit.opened_at)
         self.commit_seconds.observe(now - began_at)
         times = (commit.opened_at, commit.first_answer_at, commit.last_answer_at, now)
@@ -173,14 +179,17 @@ class Metrics:
             "dmaml_run_state", "0 or 1", "1 for the state that the run is in, else 0.",
             {"state": _names(RunState)},
         )  # fmt: skip
-        self.version = group.gauge(
-            "dmaml_version", "rounds", "TRAIN rounds committed in the whole run."
+        self.version = group.gauge("dmaml_version", "commits", "TRAIN commits in the whole run.")
+        self.trained = group.gauge(
+            "dmaml_trained_rounds",
+            "rounds",
+            "TRAIN rounds done in the whole run; in async mode a round is many commits.",
         )
         self.target_version = group.gauge(
             "dmaml_target_version", "rounds", "TRAIN rounds that the run is to have (run.rounds)."
         )
         self.rounds = group.counter(
-            "dmaml_rounds_total", "rounds", "Rounds committed since the server started, by kind.",
+            "dmaml_rounds_total", "rounds", "Rounds done since the server started, by kind.",
             {"kind": _names(ItemKind)},
         )  # fmt: skip
         self.tasks = group.counter(

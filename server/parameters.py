@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of
 from dmaml.common.config import OuterSection
@@ -27,14 +28,25 @@ class Snapshot:
     data: bytes
 
 
+Snapshots = Mapping[int, Snapshot]  # by pipeline
+NUM_KEPT: Final = 8  # published versions that can still be pulled
+
+
 class Parameters:
-    """The meta-models. `step`, `publish` and `tensors` run on the numeric thread."""
+    """The meta-models. `step`, `stage` and `tensors` run on the numeric thread.
+
+    Attributes:
+        snapshots: the published version of each pipeline.
+        staged: the version after the last commit; published by `publish`.
+    """
 
     def __init__(self, config: OuterSection) -> None:
         self._config = config
         self._outers: dict[int, Outer] = {}
         self._layout: Layout | None = None
-        self.snapshots: dict[int, Snapshot] = {}
+        self.snapshots: Snapshots = {}
+        self.staged: Snapshots = {}
+        self._kept: deque[Snapshots] = deque(maxlen=NUM_KEPT)
 
     @property
     def is_ready(self) -> bool:
@@ -65,20 +77,34 @@ class Parameters:
             layout.require(flat.size)
         self._layout = layout
         self._outers = {p: Outer(flat, self._config) for p, flat in thetas.items()}
-        self.publish(0)
+        self.stage(0)
 
     def step(self, pipeline: int, gradient: Flat) -> None:
         """Do one outer step."""
         self._outers[pipeline].step(gradient)
 
-    def publish(self, version: int) -> None:
-        """Make the parameters of now the ones that actors pull."""
+    def stage(self, version: int) -> None:
+        """Make a version of the parameters of now, to be published later."""
         snapshots = {}
         for pipeline, outer in self._outers.items():
             data = outer.theta.tobytes()
             digest = hashlib.sha256(data).hexdigest()
             snapshots[pipeline] = Snapshot(pipeline, version, digest, zlib.crc32(data), data)
-        self.snapshots = snapshots
+        self.staged = snapshots
+
+    def publish(self, snapshots: Snapshots) -> None:
+        """Make a version that was staged the one that actors are given."""
+        if snapshots is not self.snapshots:
+            self.snapshots = snapshots
+            self._kept.append(snapshots)
+
+    def find(self, pipeline: int, version: int) -> Snapshot | None:
+        """Return one of the last versions that were published, or None."""
+        for snapshots in reversed(self._kept):
+            found = snapshots.get(pipeline)
+            if found is not None and found.version == version:
+                return found
+        return None
 
     def tensors(self) -> Tensors:
         """Return a copy of everything that a checkpoint keeps."""
@@ -105,7 +131,8 @@ class Parameters:
                 }
                 if state:
                     self._outers[pipeline].load(state)
-        self.publish(int(checkpoint.meta["progress"]["version"]))
+        self.stage(int(checkpoint.meta["progress"]["version"]))
+        self.publish(self.staged)
 
     def layout_json(self) -> list[Any]:
         """Return the layout as JSON values."""

@@ -12,8 +12,8 @@ from dmaml.common.rundir import RECORD
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS rounds (
-    round INTEGER PRIMARY KEY,  -- rounds of every kind before it
-    version INTEGER NOT NULL,   -- TRAIN rounds done after it
+    round INTEGER PRIMARY KEY,  -- commits of every kind before it
+    version INTEGER NOT NULL,   -- TRAIN commits done after it
     tasks_seen INTEGER NOT NULL,
     loss REAL,                  -- mean query loss after adaptation
     metrics TEXT NOT NULL,      -- JSON: name -> mean over the round's tasks

@@ -22,20 +22,31 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SnapshotGoneError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
-from dmaml.server import clustering, weights
+from dmaml.server import clustering
 from dmaml.server.answers import Answers
 from dmaml.server.clustering.base import Gamma
 from dmaml.server.combine import Computed, Tables
-from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Verdict, Wait
+from dmaml.server.core.actions import (
+    Commit,
+    Done,
+    Grant,
+    Head,
+    Note,
+    Save,
+    Verdict,
+    Wait,
+    Wake,
+)
 from dmaml.server.core.membership import Hello, Session
+from dmaml.server.core.progress import Progress
 from dmaml.server.core.rounds import Core
-from dmaml.server.core.sequence import Progress
 from dmaml.server.history import History
 from dmaml.server.metrics import Metrics
-from dmaml.server.parameters import Parameters, Snapshot
+from dmaml.server.parameters import Parameters, Snapshot, Snapshots
 from dmaml.server.shelf import Shelf
 from dmaml.server.state import capture_meta, memory_of
 from dmaml.server.storage import Storage
+from dmaml.server.weights.per_pipeline import PerPipeline
 from dmaml.server.writer import Captured, Writer
 
 log = logging.getLogger("dmaml.server")
@@ -52,19 +63,19 @@ class Runner:
         self.config: RunConfig = storage.config
         self.metrics = metrics
         self.folder = storage.folder
-        self._generator = weights.build(self.config.weights)
+        self._generators = PerPipeline(self.config)
         self._strategy = clustering.build(self.config.clustering)
         self._clustering_state = self._strategy.initial()
         self.parameters = Parameters(self.config.outer)
         self._answers = Answers(
-            self.config, self.parameters, self._generator, Shelf(self.config, storage.folder)
+            self.config, self.parameters, self._generators, Shelf(self.config, storage.folder)
         )
         latest = storage.latest
         memory = None
         if latest is not None:
             memory = memory_of(latest.meta)
             self.parameters.load(latest)
-            self._generator.load(latest.meta["weights"])
+            self._generators.load(latest.meta["weights"])
             self._clustering_state = latest.meta["clustering"]
             self._answers.open()
         self.core = Core(
@@ -78,13 +89,14 @@ class Runner:
         self.history = History(latest.meta if latest else None)
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
         self._numeric = ThreadPoolExecutor(1, "numeric")
-        self._writer = Writer(storage, self.parameters, self._numeric, self.core.progress.round)
+        self._writer = Writer(storage, self.parameters, self._numeric, self.core.progress.commits)
+        self._staged: dict[int, Snapshots] = {}  # by commits: versions that are not published yet
         self._saving: asyncio.Task[None] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.over = asyncio.Event()  # set once the run is finished or failed
-        self._shown = (RunState.EMPTY, 0)
+        self._shown = (RunState.EMPTY, Progress())
         self._plain_config = self.config.model_dump(mode="json")
         self.started_at = time.monotonic()
         for message in storage.damaged:
@@ -97,6 +109,7 @@ class Runner:
         self.metrics.epoch.set(self.core.epoch)
         self.metrics.target_version.set(self.config.run.rounds)
         self.metrics.version.set(self.core.progress.version)
+        self.metrics.trained.set(self.core.progress.trained)
         self.metrics.durable.set(self.core.durable_round)
         self.metrics.route(self.gamma)
         self.metrics.show_validation(self.history.last_evaluation.get("metrics", {}))
@@ -110,7 +123,7 @@ class Runner:
             if task not in (self._saving, self._committing):
                 task.cancel()
         await self._settle()
-        is_behind = self.core.progress.round > self.core.durable_round
+        is_behind = self.core.progress.commits > self.core.durable.commits
         if is_behind and self.core.state is not RunState.FAILED and self.parameters.is_ready:
             await self._save()
         self._numeric.shutdown()
@@ -218,11 +231,12 @@ class Runner:
         """Return the published parameters of a version.
 
         Raises:
-            SnapshotGoneError: another version is published now.
+            SnapshotGoneError: other versions have been published since.
         """
-        found = self.parameters.snapshots.get(pipeline)
-        if found is None or found.version != version:
-            have = "nothing" if found is None else f"version {found.version}"
+        found = self.parameters.find(pipeline, version)
+        if found is None:
+            now = self.parameters.snapshots.get(pipeline)
+            have = "nothing" if now is None else f"version {now.version}"
             raise SnapshotGoneError(
                 f"pull refused: version {version} of pipeline {pipeline} asked for, {have} is "
                 "published. Ask for a new lease."
@@ -231,15 +245,26 @@ class Runner:
 
     async def checkpoint(self) -> tuple[Progress, str]:
         """Write the last committed state and return it, with θ's digest, when it is durable."""
+        if self.core.is_durable_first:
+            return await self._durable()
         await self._settle()
         progress, digest = self.core.progress, self.parameters.theta_sha256
         if self.core.state is RunState.FAILED:
             raise RunFailedError(self.core.message)
-        if self.core.durable_round < progress.round:
+        if self.core.durable.commits < progress.commits:
             await asyncio.wait([self._save()])
-        if self.core.durable_round < progress.round:
+        if self.core.durable.commits < progress.commits:
             raise RunFailedError(self.core.message)
         return progress, digest
+
+    async def _durable(self) -> tuple[Progress, str]:
+        """Wait until what is committed now is durable: here it is written in any case."""
+        wanted = self.core.progress.commits
+        while self.core.durable.commits < wanted and self.core.state is not RunState.FAILED:
+            await self.changed(1.0)
+        if self.core.state is RunState.FAILED:
+            raise RunFailedError(self.core.message)
+        return self.core.durable, self.parameters.theta_sha256
 
     async def _settle(self) -> None:
         """Wait until no commit and no save is under way: θ and progress belong together then."""
@@ -273,6 +298,9 @@ class Runner:
                     is_due = self._writer.is_due(action, is_saving=self._saving is not None)
                     if is_due or self.history.has_new_best:
                         self._save()
+                case Wake():
+                    loop = asyncio.get_running_loop()
+                    loop.call_at(loop.time() + action.at - time.monotonic(), self._wake)
                 case Note():
                     self._note(action)
         self._notify()
@@ -280,14 +308,17 @@ class Runner:
     def _notify(self) -> None:
         """Wake those who wait for a round or a state; leases and answers are too many for that."""
         core = self.core
-        if (core.state, core.progress.round) == self._shown:
+        if (core.state, core.progress) == self._shown:
             return
-        self._shown = (core.state, core.progress.round)
+        self._shown = (core.state, core.progress)
         self.metrics.enter(core.state)
         self._changed.set()
         self._changed = asyncio.Event()
         if core.state in (RunState.FINISHED, RunState.FAILED):
             self.over.set()
+
+    def _wake(self) -> None:
+        self._event(self.core.tick)
 
     def _answer(self, key: tuple[str, str], answer: Answered) -> None:
         future = self._calls.pop(key, None)
@@ -331,32 +362,48 @@ class Runner:
         loop = asyncio.get_running_loop()
         computed = await loop.run_in_executor(self._numeric, self._answers.combine, commit)
         now = time.monotonic()
-        row, num_tasks = computed.row, computed.num_tasks
+        row = computed.row
         size = self.parameters.layout.size if commit.kind is ItemKind.INIT else None
-        digests = {p: s.digest for p, s in self.parameters.snapshots.items()}
-        after = self.core.progress.after(commit.kind, num_tasks)
+        staged = self.parameters.staged
+        digests = {p: s.digest for p, s in staged.items()}
+        before = self.core.progress
+        self.core.committed(now, commit.number, digests, computed.num_tasks, size)
+        progress = self.core.progress
+        if self.core.is_durable_first:
+            self._staged[progress.commits] = staged
+        else:
+            self.parameters.publish(staged)
         if row is not None:
             row |= {
-                "round": commit.round,
-                "version": after.version,
+                "round": commit.number,
+                "version": progress.version,
                 "duration_s": now - commit.opened_at,
                 "at": time.time(),
             }
             if commit.kind is ItemKind.TRAIN:
-                row |= {"tasks_seen": after.tasks_seen, "timings": {"commit_s": now - started}}
+                timings = {"commit_s": now - started}
+                row |= {"tasks_seen": progress.tasks_seen, "timings": timings}
             self.history.add(commit.kind, row)
-        self.core.committed(now, commit.round, digests, num_tasks, size)
         self._dispatch()
-        self._count(commit, computed, started, now)
+        self._count(commit, computed, started, now, progress.round - before.round)
 
-    def _count(self, commit: Commit, computed: Computed, started: float, now: float) -> None:
+    def _publish(self) -> None:
+        """Publish the last version of those that are durable by now."""
+        durable = [n for n in self._staged if n <= self.core.durable.commits]
+        for number in durable:
+            self.parameters.publish(self._staged.pop(number))
+
+    def _count(
+        self, commit: Commit, computed: Computed, started: float, now: float, num_rounds: int
+    ) -> None:
         """Bring the metrics up to date; nobody waits for it."""
         progress = self.core.progress
         self.history.clock(now, progress.tasks_seen)
         self.metrics.version.set(progress.version)
+        self.metrics.trained.set(progress.trained)
         self.metrics.tasks_per_s.set(self.history.tasks_per_s())
         self.metrics.route(self.gamma)
-        self.metrics.committed(commit, computed, started, now)
+        self.metrics.committed(commit, computed, started, now, num_rounds)
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -364,12 +411,15 @@ class Runner:
         """Capture the state now and write it, after the checkpoint that is being written."""
         history, is_best = self.history.take()
         meta = capture_meta(self.core, self._plain_config) | history
-        meta |= {"weights": self._generator.state(), "clustering": self._clustering_state}
-        captured = self._writer.capture(self.core.progress.round, meta, is_best)
-        self._saving = self._spawn(self._write(captured, self._saving))
+        meta |= {"weights": self._generators.state(), "clustering": self._clustering_state}
+        progress = self.core.progress
+        captured = self._writer.capture(progress.commits, meta, is_best)
+        self._saving = self._spawn(self._write(captured, progress, self._saving))
         return self._saving
 
-    async def _write(self, captured: Captured, before: asyncio.Task[None] | None) -> None:
+    async def _write(
+        self, captured: Captured, progress: Progress, before: asyncio.Task[None] | None
+    ) -> None:
         if before is not None:
             await asyncio.wait([before])
         try:
@@ -381,8 +431,12 @@ class Runner:
         finally:
             if self._saving is asyncio.current_task():
                 self._saving = None
-        self._event(lambda now: self.core.saved(now, written.round))
+        self._event(lambda now: self._saved(now, progress))
         self.metrics.saved(written.took_s, written.num_bytes, self.core.durable_round)
+
+    def _saved(self, now: float, progress: Progress) -> None:
+        self.core.saved(now, progress)
+        self._publish()
 
 
 def _checked(decode: Callable[[], Flat | None]) -> tuple[Flat | None, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dmaml.common.layout import Flat
 
 
 class Shelf:
-    """One place per (pipeline, slot, part); its bytes are reserved before a lease is granted.
+    """One place per answer that may wait; its bytes are reserved before a lease is granted.
 
     Args:
         config: topology and `server.max_inflight_bytes`, `server.spool`.
@@ -26,10 +27,12 @@ class Shelf:
         self._folder = folder
         self._map: np.memmap[tuple[int, int], np.dtype[np.float32]] | None = None
         self._flats: dict[WorkItem, Flat] = {}
+        self._rows: dict[WorkItem, int] = {}
+        self._free: list[int] = []
 
     @staticmethod
     def check(config: RunConfig, num_elements: int) -> int:
-        """Return the bytes that one round's gradients need.
+        """Return the bytes that the gradients in flight need.
 
         Raises:
             ConfigError: they exceed `server.max_inflight_bytes` and `server.spool` is off.
@@ -38,8 +41,9 @@ class Shelf:
         limit = config.server.max_inflight_bytes
         if needed > limit and not config.server.spool:
             raise ConfigError(
-                f"one round needs {needed} bytes for its gradients, server.max_inflight_bytes is "
-                f"{limit}. Raise it, set server.spool, or lower topology.slots or parts."
+                f"the gradients in flight need {needed} bytes, server.max_inflight_bytes is "
+                f"{limit}. Raise it, set server.spool, or lower topology.slots or parts, or "
+                "sync.window."
             )
         return needed
 
@@ -52,14 +56,18 @@ class Shelf:
         with tempfile.TemporaryFile(dir=self._folder) as file:
             file.truncate(needed)
             self._map = np.memmap(file, dtype="<f4", mode="r+", shape=(rows, num_elements))
+        self._free = list(range(rows))
 
     def put(self, item: WorkItem, flat: Flat) -> None:
         """Keep a gradient, float32 `[d]`."""
         if self._map is None:
             self._flats[item] = flat
-        else:
-            self._map[self._row(item)] = flat
-            self._flats[item] = self._map[self._row(item)]
+            return
+        if item not in self._rows:
+            self._rows[item] = self._free.pop()
+        row = self._map[self._rows[item]]
+        row[:] = flat
+        self._flats[item] = row
 
     def keep(self, item: WorkItem, flat: Flat) -> None:
         """Keep initial parameters, always in memory."""
@@ -69,15 +77,18 @@ class Shelf:
         """Return what was kept for an item."""
         return self._flats[item]
 
-    def clear(self) -> None:
-        """Forget a round."""
-        self._flats.clear()
-
-    def _row(self, item: WorkItem) -> int:
-        topology = self._config.topology
-        return (item.pipeline * topology.slots + item.slot) * topology.parts + item.part
+    def forget(self, items: Iterable[WorkItem]) -> None:
+        """Give the places of answers back."""
+        for item in items:
+            self._flats.pop(item, None)
+            row = self._rows.pop(item, None)
+            if row is not None:
+                self._free.append(row)
 
 
 def num_rows(config: RunConfig) -> int:
-    """Return the most gradients that one round brings."""
-    return config.topology.slots * config.topology.parts * config.clustering.pipelines
+    """Return the most gradients that wait at a time: of the rounds in flight, and late ones."""
+    sync = config.sync
+    rounds = {"sync": 1, "quorum": 2 if sync.late == "merge" else 1, "async": sync.window}
+    slots = config.topology.slots * config.topology.parts
+    return slots * config.clustering.pipelines * rounds[sync.mode]

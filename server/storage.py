@@ -121,10 +121,10 @@ class Storage:
         latest = self.latest
         if latest is None:
             return
-        version = int(latest.meta["progress"]["version"])
-        if self.config.run.rounds < version:
+        trained = int(latest.meta["progress"]["trained"])
+        if self.config.run.rounds < trained:
             raise RunDirectoryError(
-                f"run directory {str(self.folder)!r} is at version {version}, run.rounds is "
+                f"run directory {str(self.folder)!r} has {trained} rounds, run.rounds is "
                 f"{self.config.run.rounds}. Raise run.rounds, or give another --run-dir."
             )
 

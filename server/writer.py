@@ -35,11 +35,11 @@ class Writer:
     Args:
         numeric: the thread that changes the parameters; states are captured on it, between two
             commits.
-        round: of the state on the disk.
+        commits: of the state on the disk.
     """
 
     def __init__(
-        self, storage: Storage, parameters: Parameters, numeric: Executor, round: int
+        self, storage: Storage, parameters: Parameters, numeric: Executor, commits: int
     ) -> None:
         self._storage = storage
         self._parameters = parameters
@@ -47,7 +47,7 @@ class Writer:
         self._every = storage.config.server.checkpoint_every
         self._disk = ThreadPoolExecutor(1, "disk")
         self._last_save = (time.monotonic(), 0.0)  # when it began, how long it took
-        self._captured_round = round
+        self._captured = commits
 
     def is_due(self, save: Save, is_saving: bool) -> bool:
         """Return whether the state after a round shall be written."""
@@ -55,16 +55,16 @@ class Writer:
             began, took = self._last_save
             is_cheap = took <= AUTO_CHECKPOINT_SHARE * (time.monotonic() - began)
             return save.must or (is_cheap and not is_saving)
-        return save.must or save.round - self._captured_round >= self._every
+        return save.must or save.progress.commits - self._captured >= self._every
 
     def capture(self, number: int, meta: dict[str, Any], is_best: bool) -> Captured:
         """Capture the state now: before the numeric thread begins the next commit.
 
         Args:
-            number: rounds of every kind done.
+            number: commits of every kind done.
             meta: what it keeps beside the parameters, JSON values.
         """
-        self._captured_round = number
+        self._captured = number
 
         def capture() -> tuple[Checkpoint, bool]:
             layout = {"layout": self._parameters.layout_json()}

@@ -120,7 +120,7 @@ class Answerer:
         config = self._config
         place = item.slot * config.topology.parts + item.part
         own = stream(config.run.seed, Kind.CONTEXT, item.index, item.pipeline, place)
-        context = Context(item.base_version, config.run.rounds, own)
+        context = Context(item.index, config.run.rounds, own)
         given = iter(batches)
         found = self.algorithm.contribution(params, lambda: next(given), context)
         gradient = layout.flatten({n: t.detach().numpy() for n, t in found.gradient.items()})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dmaml.common.items import ItemKind, Outcome, Token, WorkItem
 from dmaml.server.core.membership import Lease
+from dmaml.server.core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Grant:
     """
 
     lease: Lease
-    base_digest: str
     hint: WorkItem | None
     available_at: float
 
@@ -77,20 +77,27 @@ class Done:
 
 @dataclass(frozen=True)
 class Commit:
-    """Combine a round's answers, in the order given, and come back with `Core.committed`.
+    """Combine answers, in the order given, and come back with `Core.committed`.
 
     Attributes:
-        heads: every item's answer, in pipeline, slot, part order.
+        number: commits of every kind before it.
+        kind: of its items.
+        index: number of its round among those of its kind; the first one's where it has several.
+        version: TRAIN commits before it.
+        heads: the answers in pipeline, slot, part order; in quorum mode those of earlier rounds
+            that came late follow.
         voids: the items among them that count nothing.
+        staleness: TRAIN commits since the parameters that each was computed from, `[heads]`.
         opened_at, first_answer_at, last_answer_at: on the core's clock.
     """
 
-    round: int
+    number: int
     kind: ItemKind
     index: int
-    base_version: int
+    version: int
     heads: tuple[Head, ...]
     voids: frozenset[WorkItem]
+    staleness: tuple[int, ...]
     opened_at: float
     first_answer_at: float
     last_answer_at: float
@@ -98,14 +105,22 @@ class Commit:
 
 @dataclass(frozen=True)
 class Save:
-    """Write a checkpoint of the state after `round` and come back with `Core.saved`.
+    """Write a checkpoint of the state of now and come back with `Core.saved`.
 
     Attributes:
+        progress: of that state.
         must: the run waits for it; otherwise it may be skipped in favour of a later one.
     """
 
-    round: int
+    progress: Progress
     must: bool
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Come back with `Core.tick` at a time, on the core's clock."""
+
+    at: float
 
 
 @dataclass(frozen=True)
@@ -125,4 +140,4 @@ class Note:
     outcome: Outcome | None = None
 
 
-Action = Grant | Wait | Done | Commit | Save | Note
+Action = Grant | Wait | Done | Commit | Save | Wake | Note

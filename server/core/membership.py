@@ -35,7 +35,12 @@ class Hello:
 
 @dataclass(frozen=True)
 class Lease:
-    """An actor's right to do one work item until `ends_at` (seconds of the core's clock)."""
+    """An actor's right to do one work item until `ends_at` (seconds of the core's clock).
+
+    Attributes:
+        item: with the version of the parameters that it is to be computed from.
+        base_digest: of those parameters; "" for INIT.
+    """
 
     item: WorkItem
     token: Token
@@ -43,6 +48,20 @@ class Lease:
     request_id: str
     ends_at: float
     valid_s: float
+    base_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an actor was told about its last answer.
+
+    Attributes:
+        is_merged: it goes into a later round than its own, which tells nothing of its durability.
+    """
+
+    item: WorkItem
+    outcome: Outcome
+    is_merged: bool = False
 
 
 @dataclass
@@ -57,12 +76,9 @@ class Session:
     leases: dict[int, Lease] = field(default_factory=dict)
     granted: Lease | None = None
     hint: WorkItem | None = None
-    last: tuple[WorkItem, Outcome] | None = None
+    last: Given | None = None
     contributions: int = 0
-
-    def hold(self, items: tuple[WorkItem, ...], until: float) -> None:
-        """Reserve items for this actor until a time, for it has their answers."""
-        self.held, self.held_until = frozenset(items), until
+    is_checked: bool = False  # its numerics are the run's
 
 
 class Membership:
@@ -137,7 +153,13 @@ class Membership:
         return session
 
     def lease(
-        self, now: float, session: Session, item: WorkItem, request_id: str, valid_s: float
+        self,
+        now: float,
+        session: Session,
+        item: WorkItem,
+        request_id: str,
+        valid_s: float,
+        base_digest: str = "",
     ) -> Lease:
         """Grant a lease with a fresh fencing token.
 
@@ -151,7 +173,8 @@ class Membership:
             )
         self._num_leases += 1
         token = Token(self.epoch, self._num_leases)
-        lease = Lease(item, token, session.worker_id, request_id, now + valid_s, valid_s)
+        ends_at = now + valid_s
+        lease = Lease(item, token, session.worker_id, request_id, ends_at, valid_s, base_digest)
         session.leases[token.counter] = lease
         session.granted = lease
         return lease

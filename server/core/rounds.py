@@ -1,35 +1,44 @@
-"""The run's state machine in synchronous mode. Pure: it reads no clock and does no I/O.
+"""The run's state machine. Pure: it reads no clock and does no I/O.
 
 Every method is an event; what the world must do about it is collected in an outbox
 (`take_actions`). Two ideas carry it: the answer to a work item is a pure function of the item, so
-any actor may do it and the first answer counts; and this object alone owns the state.
+any actor may do it and the first answer counts; and this object alone owns the state. When answers
+become a commit is the mode's to say (`modes`), who gets which item the queue's (`queue`).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import (
-    CapacityError,
-    IdentityMismatchError,
-    RunFailedError,
+from dmaml.common.errors import CapacityError, IdentityMismatchError, RunFailedError
+from dmaml.common.items import TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
+from dmaml.server.core.actions import (
+    Action,
+    Commit,
+    Done,
+    Grant,
+    Head,
+    Note,
+    Save,
+    Verdict,
+    Wait,
+    Wake,
 )
-from dmaml.common.items import (
-    TAKEN,
-    VOID,
-    ItemKind,
-    Outcome,
-    RunState,
-    WorkItem,
-)
-from dmaml.server.core.actions import Action, Commit, Done, Grant, Head, Note, Save, Verdict, Wait
-from dmaml.server.core.membership import Hello, Lease, Membership, Session
+from dmaml.server.core.late import Late
+from dmaml.server.core.membership import Given, Hello, Lease, Membership, Session
 from dmaml.server.core.memory import Memory
-from dmaml.server.core.sequence import PlanKind, Progress, items_of, next_kind
+from dmaml.server.core.modes import Batch, mode_of
+from dmaml.server.core.pace import Pace
+from dmaml.server.core.progress import Progress
+from dmaml.server.core.publication import Publication
+from dmaml.server.core.queue import Queue, Waiter
+from dmaml.server.core.round import OpenItem, Round
+from dmaml.server.core.sequence import PlanKind, items_of, next_kind
+from dmaml.server.core.speculation import Speculation
 from dmaml.server.core.verdicts import (
     judge_sizes,
     outcome_of,
@@ -37,49 +46,7 @@ from dmaml.server.core.verdicts import (
     void_sentence,
 )
 
-
-@dataclass
-class OpenItem:
-    """An item of the round in progress: its live leases, its attempts and its answer.
-
-    Attributes:
-        pending_at: when it was last put among those that wait for an actor.
-    """
-
-    pending_at: float
-    leases: dict[int, Lease] = field(default_factory=dict)
-    attempts: int = 0
-    head: Head | None = None
-    outcome: Outcome | None = None
-    answered_at: float = 0.0
-
-
-@dataclass(frozen=True)
-class Round:
-    """The round in progress."""
-
-    number: int
-    kind: ItemKind
-    items: dict[WorkItem, OpenItem]
-    opened_at: float
-
-
-@dataclass
-class Waiter:
-    """A Lease call that has no answer yet.
-
-    Attributes:
-        is_held_back: items were pending meanwhile, and none of them was for this actor.
-    """
-
-    request_id: str
-    asked_at: float
-    until: float
-    is_held_back: bool = False
-
-    def available_at(self, now: float, pending_at: float) -> float:
-        """Return when an item that it is granted now could be had by this call."""
-        return now if self.is_held_back else max(pending_at, self.asked_at)
+OVER: Final = frozenset({RunState.FINISHED, RunState.FAILED})
 
 
 class Core:
@@ -99,17 +66,24 @@ class Core:
         self.memory = memory or Memory()
         self.state = RunState.EMPTY if self.memory.progress.round == 0 else RunState.RUNNING
         self.message = ""
-        self.durable_round = self.memory.progress.round
+        self.durable = self.memory.progress
         limits = config.server
         self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
+        self.pace = Pace()
+        self.queue = Queue()
+        self._mode = mode_of(config)
         self._pipelines = pipelines
         self._plan = plan
-        self._round: Round | None = None
-        self._is_committing = False
+        self._rounds: dict[int, Round] = {}
+        self._late = Late(config, len(pipelines))
+        self._speculation = Speculation(self.pace) if config.server.speculation else None
+        self._batch: Batch | None = None  # being committed
+        self._has_merged = False  # it holds late answers
+        self._published = Publication(self.memory)
+        self._save_asked: Progress | None = None  # a checkpoint that the run waits for
         self._is_draining = False
         self._founder: Hello | None = None  # did INIT; kept, for it may be gone at the commit
-        self._pending: deque[WorkItem] = deque()
-        self._waiters: dict[str, Waiter] = {}
+        self._after: tuple[int, tuple[WorkItem, ...]] = (-1, ())  # items of the round after
         self._actions: list[Action] = []
 
     # -- the outside -------------------------------------------------------------------------
@@ -119,15 +93,34 @@ class Core:
         """How far the run is."""
         return self.memory.progress
 
+    def remember(self) -> Memory:
+        """Return what a checkpoint of the state of now keeps."""
+        done = [(i, e) for r in self._rounds.values() for i, e in r.items.items() if e.is_applied]
+        return replace(
+            self.memory,
+            applied=frozenset(item for item, _ in done),
+            voids=frozenset(item for item, entry in done if entry.outcome in VOID),
+        )
+
+    @property
+    def durable_round(self) -> int:
+        """Rounds that are in a durable checkpoint."""
+        return self.durable.round
+
     @property
     def epoch(self) -> int:
         """The server's epoch."""
         return self.members.epoch
 
     @property
+    def is_durable_first(self) -> bool:
+        """Whether a version is published only once it is in a durable checkpoint."""
+        return self._mode.is_durable_first
+
+    @property
     def round(self) -> Round | None:
-        """The round in progress."""
-        return self._round
+        """The round in progress, the first of them in async mode."""
+        return next(iter(self._rounds.values()), None)
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done, oldest first, and forget it."""
@@ -137,7 +130,7 @@ class Core:
     def start(self, now: float) -> None:
         """Open the first round, or finish at once where nothing is left to do."""
         if self.state is RunState.RUNNING:
-            self._open_next(now)
+            self._go_on(now)
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -157,12 +150,12 @@ class Core:
             )
         require_same_numerics(self.config, self.memory, hello)
         session, is_new = self.members.join(now, hello)
-        session.hold(hello.held, now + self.config.server.item_timeout_s)
+        self._hold(now, session, hello.held)
         if is_new:
             self._note("joined", f"worker {session.worker_id} joined from {hello.host}", session)
         if self.state is RunState.EMPTY:
             self.state = RunState.INIT
-            self._open_next(now)
+            self._go_on(now)
         return session
 
     def renew(self, now: float, worker_id: str, epoch: int) -> None:
@@ -176,7 +169,7 @@ class Core:
             self._end(
                 now, session, "left", f"worker {worker_id} left: {reason or 'no reason given'}"
             )
-            self._serve(now)
+            self._go_on(now)
 
     def ask(
         self,
@@ -194,24 +187,27 @@ class Core:
             FingerprintMismatchError: INIT fixed other numerics since the join.
         """
         session = self.members.heard(now, worker_id, epoch)
-        require_same_numerics(self.config, self.memory, session.hello)
-        session.hold(held, now + self.config.server.item_timeout_s)
-        previous = self._waiters.get(worker_id)
+        if not session.is_checked:
+            require_same_numerics(self.config, self.memory, session.hello)
+            session.is_checked = bool(self.memory.data_digest)
+        self._hold(now, session, held)
+        again = session.granted
+        is_again = again is not None and again.request_id == request_id and self._is_live(again)
+        previous = self.queue.stop(worker_id)
         if previous is not None and previous.request_id != request_id:
             self._actions.append(Wait(worker_id, previous.request_id))
-        again = session.granted
-        if again is not None and again.request_id == request_id and self._is_live(again):
-            self._waiters.pop(worker_id, None)
-            self._actions.append(self._grant_of(again, session, now))
+        if again is not None and is_again:
+            self._actions.append(Grant(again, session.hint, now))
             return
-        self._waiters[worker_id] = Waiter(request_id, now, now + wait_s)
+        has_item = self.pace.num_in_hand(worker_id) > 0
+        self.queue.wait(worker_id, Waiter(request_id, now + wait_s, now), has_item)
         self._serve(now)
 
     def withdraw(self, worker_id: str, request_id: str) -> None:
         """Forget a Lease call whose caller hung up."""
-        waiter = self._waiters.get(worker_id)
+        waiter = self.queue.find(worker_id)
         if waiter is not None and waiter.request_id == request_id:
-            del self._waiters[worker_id]
+            self.queue.stop(worker_id)
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -228,15 +224,18 @@ class Core:
                 "it restarted. Join again and push again.",
             )
         session = self.members.find(head.worker_id, self.epoch)
-        if session is not None and session.last is not None and session.last[0] == item:
-            outcome = session.last[1]
-            if outcome is Outcome.BUFFERED and item.round < self.durable_round:
+        last = session.last if session is not None else None
+        if last is not None and last.item == item:
+            outcome = last.outcome
+            is_durable = item.round < self.durable_round and not last.is_merged
+            if outcome is Outcome.BUFFERED and is_durable:
                 outcome = Outcome.COMMITTED
             return Verdict(outcome, f"{item}: answered before by the same actor.")
-        entry = self._round.items.get(item) if self._round is not None else None
-        if item.round < self.progress.round or (entry is not None and entry.head is not None):
+        entry = self._entry(item)
+        is_closed = entry is None and item.round < self.progress.round
+        if is_closed or (entry is not None and entry.outcome is not None):
             return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
-        if self.state in (RunState.FINISHED, RunState.FAILED):
+        if self.state in OVER:
             return Verdict(Outcome.PAUSED, f"push refused: the run is {self.state.name}.")
         lease = entry.leases.get(head.token.counter) if entry is not None else None
         if session is None or lease is None or lease.worker_id != head.worker_id:
@@ -245,12 +244,15 @@ class Core:
                 f"push refused: lease {head.token.counter} on {item} ended or never was. "
                 "Ask for a new one.",
             )
-        base = self.memory.base_digests.get(item.pipeline, "")
-        if item.kind is not ItemKind.INIT and head.base_digest != base:
+        late = self._late.judge(lease, self.progress.version)
+        if late is not None:
+            return late
+        if head.base_digest != lease.base_digest and item.kind is not ItemKind.INIT:
             return Verdict(
                 Outcome.STALE_BASE,
                 f"push refused: computed from parameters {head.base_digest[:12]!r}, {item} asks "
-                f"for version {item.base_version} with {base[:12]!r}. Pull and recompute.",
+                f"for version {lease.item.base_version} with {lease.base_digest[:12]!r}. Pull and "
+                "recompute.",
             )
         return judge_sizes(self.config, self.memory.num_elements, head)
 
@@ -261,25 +263,19 @@ class Core:
             is_finite: whether the loss and every value of the payload are finite.
         """
         refusal = self.judge(head)
+        self._set_down(now, head)
         if refusal is not None:
-            if refusal.outcome not in TAKEN | {Outcome.DUPLICATE}:
-                self._note(
-                    "refused",
-                    refusal.message,
-                    worker_id=head.worker_id,
-                    warn=True,
-                    outcome=refusal.outcome,
-                )
+            self._refuse(now, head, refusal)
+            self._go_on(now)
             return refusal
-        assert self._round is not None
         session = self.members.heard(now, head.worker_id, self.epoch)
+        entry = self._entry(head.item)
+        assert entry is not None
+        head = replace(head, item=entry.leases[head.token.counter].item)
         outcome = outcome_of(self.config, head, is_finite)
-        entry = self._round.items[head.item]
-        entry.head, entry.outcome, entry.answered_at = head, outcome, now
-        for lease in entry.leases.values():
-            self.members.drop(lease)
-        entry.leases.clear()
-        session.last = (head.item, outcome)
+        is_merged = self._late.find(head.item) is not None
+        self._take(now, head, outcome)
+        session.last = Given(head.item, outcome, is_merged)
         session.contributions += 1
         if head.item.kind is ItemKind.INIT and self._founder is None:
             self._founder = session.hello
@@ -290,8 +286,7 @@ class Core:
         if outcome in VOID:
             message = void_sentence(self.config, head, outcome)
             self._note("void", message, session, warn=True, outcome=outcome)
-        self._commit_if_complete(now)
-        self._serve(now)
+        self._go_on(now)
         return Verdict(outcome, message)
 
     # -- the world's answers -----------------------------------------------------------------
@@ -304,44 +299,51 @@ class Core:
         num_tasks: int,
         num_elements: int | None = None,
     ) -> None:
-        """Close a round whose answers are combined, and open the next.
+        """Note that answers are combined, and go on.
 
         Args:
-            number: the round.
-            base_digests: pipeline -> digest of the parameters that are published now.
+            number: of the commit.
+            base_digests: pipeline -> digest of its parameters now.
             num_tasks: tasks that it trained on.
             num_elements: size of the flat buffer (INIT only).
         """
-        assert self._round is not None
-        assert self._round.number == number
-        kind = self._round.kind
-        if kind is ItemKind.INIT:
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        assert number == self.progress.commits
+        if batch.kind is ItemKind.INIT:
             self._fix_numerics()
-        progress = self.progress.after(kind, num_tasks)
-        self.memory = Memory(
-            progress,
-            num_elements if num_elements is not None else self.memory.num_elements,
-            dict(base_digests),
-            self.memory.fingerprint,
-            self.memory.data_digest,
+        by_round: dict[int, list[WorkItem]] = {}
+        for item in batch.items:
+            by_round.setdefault(item.round, []).append(item)
+        has_moved, self._has_merged = self._has_merged, False
+        for round_number, items in by_round.items():
+            one = self._rounds[round_number]
+            has_moved |= any(one.items[item].outcome not in VOID for item in items)
+            one.apply(items)
+        size = num_elements if num_elements is not None else self.memory.num_elements
+        self.memory = replace(
+            self.memory,
+            progress=self.progress.committed(batch.kind, num_tasks, has_moved),
+            num_elements=size,
+            base_digests=dict(base_digests),
         )
-        self._round = None
-        self._is_committing = False
         if self.state is RunState.INIT:
             self.state = RunState.RUNNING
-        self._open_next(now)
+        self._close_rounds()
+        self._published.committed(self.memory, is_published=not self._mode.is_durable_first)
+        self._save_if_behind()
+        self._go_on(now)
 
-    def saved(self, now: float, number: int) -> None:
-        """Note that the state after `number` rounds is durable."""
-        self.durable_round = max(self.durable_round, number)
-        is_idle = self._round is None and not self._is_committing
-        is_durable = self.durable_round >= self.progress.round
-        if self.state in (RunState.FINISHED, RunState.FAILED):
-            return
-        if is_idle and is_durable and self._is_ending():
-            self.state = RunState.FINISHED
-            self._note("finished", f"finished at version {self.progress.version}")
-            self._serve(now)
+    def saved(self, now: float, progress: Progress) -> None:
+        """Note that the state with this progress is durable."""
+        if progress.commits >= self.durable.commits:
+            self.durable = progress
+        if self._save_asked is not None and progress.commits >= self._save_asked.commits:
+            self._save_asked = None
+        self._published.saved(self.durable.commits)
+        if self.state not in OVER:
+            self._save_if_behind()
+            self._go_on(now)
 
     def fail(self, now: float, message: str) -> None:
         """Stop the run with an error."""
@@ -365,19 +367,21 @@ class Core:
         """Grant leases again; a round of voids is computed once more."""
         if self.state is RunState.PAUSED:
             self.state, self.message = RunState.RUNNING, ""
+            self.queue.not_before = now
             self._note("resumed", "resumed by the operator")
-            if self._round is not None and not self._is_committing:
-                self._reopen_if_all_void(now, self._round)
-            self._serve(now)
+            first = self.round
+            if first is not None and self._batch is None and first.is_noted:
+                self._reopen(now, first)
+            self._go_on(now)
 
     def drain(self, now: float, reason: str) -> None:
-        """End the run after the round in progress."""
+        """End the run after the rounds in progress."""
         if self.state in (RunState.RUNNING, RunState.PAUSED, RunState.INIT, RunState.EMPTY):
             self.state, self.message = RunState.DRAINING, reason
             self._is_draining = True
             self._note("draining", reason or "drained by the operator")
-            self._abandon_if_stuck(now)
-            self._serve(now)
+            self._abandon_if_stuck()
+            self._go_on(now)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -401,43 +405,208 @@ class Core:
                 worker_id=lease.worker_id,
             )
             self._release(now, lease)
-        self._abandon_if_stuck(now)
-        self._serve(now)
-        for worker_id, waiter in list(self._waiters.items()):
-            if now >= waiter.until:
-                del self._waiters[worker_id]
-                self._actions.append(Wait(worker_id, waiter.request_id))
+        for worker_id in self.pace.expired(now):
+            self.queue.finished_item(now, worker_id)
+        self._abandon_if_stuck()
+        self._go_on(now)
+        for worker_id, waiter in self.queue.overdue(now):
+            self._actions.append(Wait(worker_id, waiter.request_id))
 
-    # -- inside ------------------------------------------------------------------------------
+    # -- rounds ------------------------------------------------------------------------------
+
+    def _go_on(self, now: float) -> None:
+        """Commit what is ripe, open what may be opened, serve who waits."""
+        if self.state in OVER:
+            self._serve(now)
+            return
+        self._commit(now)
+        self._open_rounds(now)
+        self._serve(now)
+
+    def _commit(self, now: float) -> None:
+        """Ask for the next commit, where the mode finds one."""
+        first = self.round
+        if self._batch is not None or first is None:
+            return
+        batch = self._mode.ripe(now, self._rounds.values())
+        if batch is None:
+            self._note_quorum(now, first)
+            return
+        if self._mode.has_barrier:
+            if self._pause_if_void(first):
+                return
+            missed = first.drop_missing()
+            self._late.add(missed)
+            self._give_up(missed)
+        entries = [self._rounds[item.round].items[item] for item in batch.items]
+        heads = [entry.head for entry in entries if entry.head is not None]
+        voids = {h.item for h, e in zip(heads, entries, strict=True) if e.outcome in VOID}
+        answered = [entry.answered_at for entry in entries]
+        merged = self._late.take() if batch.kind is ItemKind.TRAIN else ()
+        self._batch, self._has_merged = batch, bool(merged)
+        heads += merged
+        version = self.progress.version
+        self._actions.append(
+            Commit(
+                number=self.progress.commits,
+                kind=batch.kind,
+                index=batch.items[0].index,
+                version=version,
+                heads=tuple(heads),
+                voids=frozenset(voids),
+                staleness=tuple(version - head.item.base_version for head in heads),
+                opened_at=batch.opened_at,
+                first_answer_at=min(answered),
+                last_answer_at=max(answered),
+            )
+        )
+
+    def _note_quorum(self, now: float, one: Round) -> None:
+        """Once a round has its quorum, hand out nothing more of it; come back after the grace."""
+        if one.quorum_at is not None and not one.is_noted:
+            one.is_noted = True
+            self.queue.remove(one.items)
+            self._actions.append(Wake(self._mode.wake_at(one) or now))
+
+    def _pause_if_void(self, one: Round) -> bool:
+        """Pause the run where a round brings nothing for a pipeline; tell whether it is so."""
+        pipelines = one.void_pipelines()
+        if pipelines and not one.is_noted:
+            one.is_noted = True
+            self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
+            self.message = (
+                f"round {one.number}: every contribution to pipeline {pipelines[0]} is void "
+                "(NaN, infinity or too large). Lower algorithm.inner_lr or outer.lr and start "
+                "a new run, or resume to compute the round once more."
+            )
+            self._note("paused", self.message, warn=True)
+        return bool(pipelines)
+
+    def _close_rounds(self) -> None:
+        """Count the rounds in front whose answers are all committed."""
+        while (first := self.round) is not None and first.is_applied:
+            if not self._mode.has_barrier and self._pause_if_void(first):
+                return
+            del self._rounds[first.number]
+            self.memory = replace(self.memory, progress=self.progress.closed(first.kind))
+
+    def _open_rounds(self, now: float) -> None:
+        """Open rounds as far as the window reaches; end the run after its last checkpoint."""
+        while self._batch is None or self._rounds:
+            if self._rounds and not self._is_in_window():
+                return
+            if not self._rounds and not self._may_start():
+                return
+            ahead = self._progress_ahead()
+            kind = None if self._is_draining else next_kind(self.config, ahead, self._plan)
+            if not self._rounds and self._has_ended(kind):
+                return
+            if kind is None or (self._rounds and kind is not ItemKind.TRAIN):
+                return
+            self._open(now, ahead, kind)
+
+    def _open(self, now: float, progress: Progress, kind: ItemKind) -> None:
+        items = items_of(self.config, progress, kind, self._pipelines)
+        one = Round(progress.round, kind, items, now)
+        done = self.memory.applied.intersection(items)
+        one.apply(done, self.memory.voids)
+        self._rounds[one.number] = one
+        order = self._mode.opened(items, one.index) if kind is ItemKind.TRAIN else items
+        self.queue.add(item for item in order if item not in done)
+
+    def _may_start(self) -> bool:
+        """Tell whether a round may be opened while none is: in some modes what is before it must
+        be durable."""
+        if self.state is RunState.EMPTY or self._batch is not None:
+            return False
+        return not self._mode.is_durable_first or self.durable.commits == self.progress.commits
+
+    def _is_in_window(self) -> bool:
+        if len(self._rounds) >= self._mode.window:
+            return False
+        return all(one.kind is ItemKind.TRAIN for one in self._rounds.values())
+
+    def _progress_ahead(self) -> Progress:
+        """Return the progress once the rounds in progress are done."""
+        ahead = self.progress
+        for one in self._rounds.values():
+            ahead = ahead.committed(one.kind, 0).closed(one.kind)
+        return ahead
+
+    def _has_ended(self, kind: ItemKind | None) -> bool:
+        """Ask for the checkpoint that is due between rounds; tell whether the run is at its end."""
+        if self.durable.commits < self.progress.commits:
+            if self._save_asked is None:
+                self._save(must=kind is None)
+        elif kind is None:
+            self._drop_late()
+            self.state = RunState.FINISHED
+            self._note("finished", f"finished at version {self.progress.version}")
+        return kind is None
+
+    def _drop_late(self) -> None:
+        """Say so where answers came after the last round that could have taken them."""
+        for head in self._late.take():
+            message = f"{head.item}: it came after the last round. Nothing to do."
+            self._note("refused", message, worker_id=head.worker_id, outcome=Outcome.LATE)
+        self._late.clear()
+
+    def _save_if_behind(self) -> None:
+        """Ask for the checkpoint after which the last commit may be published, one at a time."""
+        is_behind = self.durable.commits < self.progress.commits
+        is_free = self._batch is None and self._save_asked is None
+        if self._mode.is_durable_first and is_behind and is_free:
+            self._save(must=True)
+
+    def _save(self, must: bool) -> None:
+        self._save_asked = self.progress if must else None
+        self._actions.append(Save(self.progress, must))
 
     def _fix_numerics(self) -> None:
         assert self._founder is not None
-        self.memory = Memory(
-            self.progress,
-            self.memory.num_elements,
-            self.memory.base_digests,
-            dict(self._founder.fingerprint),
-            self._founder.data_digest,
+        self.memory = replace(
+            self.memory,
+            fingerprint=dict(self._founder.fingerprint),
+            data_digest=self._founder.data_digest,
         )
 
-    def _is_ending(self) -> bool:
-        return self._is_draining or next_kind(self.config, self.progress, self._plan) is None
-
-    def _open_next(self, now: float) -> None:
-        """Open the next round, or end the run and wait for its last checkpoint."""
-        kind = None if self._is_draining else next_kind(self.config, self.progress, self._plan)
-        if self.durable_round < self.progress.round:
-            self._actions.append(Save(self.progress.round, must=kind is None))
-        elif kind is None:
-            self.state = RunState.FINISHED
-            self._note("finished", f"finished at version {self.progress.version}")
-        if kind is None:
-            self._serve(now)
+    def _abandon_if_stuck(self) -> None:
+        """End a draining run whose rounds nobody can finish; nothing that is committed is lost."""
+        if self.state is not RunState.DRAINING or self._batch is not None or not self._rounds:
             return
-        items = items_of(self.config, self.progress, kind, self._pipelines)
-        self._round = Round(self.progress.round, kind, {i: OpenItem(now) for i in items}, now)
-        self._pending = deque(items)
-        self._serve(now)
+        is_complete = all(one.num_missing == 0 for one in self._rounds.values())
+        if is_complete or not len(self.members):
+            self._give_up(item for one in self._rounds.values() for item in one.items)
+            self._rounds.clear()
+            self._late.clear()
+
+    def _reopen(self, now: float, one: Round) -> None:
+        """Compute the void part of a round once more."""
+        for session in self.members:
+            session.last = None
+        self.queue.add(one.reopen(now))
+
+    # -- items and leases --------------------------------------------------------------------
+
+    def _entry(self, item: WorkItem) -> OpenItem | None:
+        one = self._rounds.get(item.round)
+        entry = one.items.get(item) if one is not None else None
+        return entry if entry is not None else self._late.find(item)
+
+    def _is_live(self, lease: Lease) -> bool:
+        entry = self._entry(lease.item)
+        return entry is not None and lease.token.counter in entry.leases
+
+    def _hold(self, now: float, session: Session, items: tuple[WorkItem, ...]) -> None:
+        if self._mode.has_barrier and (items or session.held):
+            self.queue.hold(session, items, now + self.config.server.item_timeout_s)
+
+    def _give_up(self, items: Iterable[WorkItem]) -> None:
+        items = list(items)
+        self.queue.remove(items)
+        if self._speculation is not None:
+            for item in items:
+                self._speculation.over(item)
 
     def _serve(self, now: float) -> None:
         """Hand pending items to waiting actors, first come first served.
@@ -445,154 +614,163 @@ class Core:
         An actor that has an item in hand gets another ahead of time only while there is one for
         every actor that has no next one; otherwise its call waits until its answer is in.
         """
-        if self.state in (RunState.FINISHED, RunState.FAILED):
-            for worker_id, waiter in self._waiters.items():
+        queue = self.queue
+        if self.state in OVER:
+            for worker_id, waiter in queue.stop_all():
                 self._actions.append(Done(worker_id, waiter.request_id))
-            self._waiters.clear()
             return
-        for worker_id, waiter in list(self._waiters.items()):
-            if not self._pending:
-                return
-            session = self.members.find(worker_id, self.epoch)
-            item = self._pick(now, session) if session and self._may_have(session) else None
-            if session is None or item is None:
-                waiter.is_held_back = True
-            else:
-                self._grant(now, session, item, self._waiters.pop(worker_id))
-
-    def _may_have(self, session: Session) -> bool:
         if self.state in (RunState.PAUSED, RunState.EMPTY):
+            return
+        for worker_id in list(queue.idle) if queue.pending else ():
+            self._serve_one(now, worker_id)
+        while queue.pending and queue.ahead and self._mode.has_barrier:
+            num_without_next = len(self.members) - self.pace.num_ahead
+            if len(queue.pending) < num_without_next:
+                break
+            if not self._serve_one(now, next(iter(queue.ahead))):
+                break
+        if self._speculation is not None and queue.idle and not queue.pending:
+            self._speculate(now, self._speculation)
+
+    def _serve_one(self, now: float, worker_id: str) -> bool:
+        waiter = self.queue.find(worker_id)
+        session = self.members.find(worker_id, self.epoch)
+        item = self.queue.pick(now, session) if session is not None else None
+        if waiter is None or session is None or item is None:
+            if waiter is not None:
+                waiter.is_held_back = True
             return False
-        if not session.leases:
-            return True
-        num_without_next = sum(len(other.leases) < 2 for other in self.members)
-        return len(self._pending) >= num_without_next
+        is_late = waiter.is_held_back or worker_id in self.queue.ahead
+        entry = self._entry(item)
+        assert entry is not None
+        free_at = max(entry.pending_at, waiter.since, self.queue.not_before)
+        self.queue.stop(worker_id)
+        self.queue.remove([item])
+        if not self._grant(now, session, item, waiter.request_id, now if is_late else free_at):
+            self.queue.put_back(item)
+        return True
 
-    def _pick(self, now: float, session: Session) -> WorkItem | None:
-        """Return the pending item for a session: one it holds, one it prepared, else the first."""
-        mine = [item for item in self._pending if item in session.held]
-        if mine:
-            return mine[0]
-        others = {
-            item
-            for s in self.members
-            if s is not session and now <= s.held_until
-            for item in s.held
-        }
-        free = [item for item in self._pending if item not in others]
-        if session.hint in free:
-            return session.hint
-        return free[0] if free else None
+    def _speculate(self, now: float, speculation: Speculation) -> None:
+        """Give idle actors a second lease on items that take too long."""
+        for first in speculation.overdue(now):
+            kind = first.item.kind
+            for worker_id in list(self.queue.idle):
+                session = self.members.find(worker_id, self.epoch)
+                is_fit = worker_id != first.worker_id and not self.pace.is_slow(worker_id, kind)
+                if session is not None and is_fit:
+                    waiter = self.queue.stop(worker_id)
+                    assert waiter is not None
+                    self._grant(now, session, first.item, waiter.request_id, now)
+                    self._note(
+                        "speculated",
+                        f"{first.item} takes worker {first.worker_id} longer than 1.5 times the "
+                        f"median: worker {worker_id} does it too",
+                        session,
+                    )
+                    break
 
-    def _grant(self, now: float, session: Session, item: WorkItem, waiter: Waiter) -> None:
-        assert self._round is not None
-        entry = self._round.items[item]
+    def _grant(
+        self, now: float, session: Session, item: WorkItem, request_id: str, available_at: float
+    ) -> bool:
+        one = self._rounds[item.round]
+        entry = one.items[item]
+        published = self._published
+        if item.base_version != published.version:
+            item = replace(item, base_version=published.version)
         valid_s = self.config.server.item_timeout_s * (entry.attempts + 1)
+        digest = published.digests.get(item.pipeline, "")
         try:
-            lease = self.members.lease(now, session, item, waiter.request_id, valid_s)
+            lease = self.members.lease(now, session, item, request_id, valid_s, digest)
         except CapacityError as error:
             self._note("refused", str(error), session, warn=True)
-            self._actions.append(Wait(session.worker_id, waiter.request_id))
-            return
-        entry.attempts += 1
-        entry.leases[lease.token.counter] = lease
-        self._pending.remove(item)
+            self._actions.append(Wait(session.worker_id, request_id))
+            return False
+        is_second = bool(entry.leases)
+        one.grant(item, lease)
+        self.pace.granted(now, lease)
+        if self._speculation is not None:
+            self._speculation.granted(lease, is_second)
         session.hint = self._hint()
-        available_at = waiter.available_at(now, entry.pending_at)
-        self._actions.append(self._grant_of(lease, session, available_at))
-
-    def _grant_of(self, lease: Lease, session: Session, available_at: float) -> Grant:
-        digest = self.memory.base_digests.get(lease.item.pipeline, "")
-        return Grant(lease, digest, session.hint, available_at)
+        self._actions.append(Grant(lease, session.hint, available_at))
+        return True
 
     def _hint(self) -> WorkItem | None:
         """Guess what an actor gets after the item it has now: every other one comes first."""
         ahead = max(0, len(self.members) - 1)
-        if ahead < len(self._pending):
-            return self._pending[ahead]
-        assert self._round is not None
-        after = self.progress.after(self._round.kind, 0)
-        kind = next_kind(self.config, after, self._plan)
-        if kind is None or kind is ItemKind.INIT:
-            return None
-        items = items_of(self.config, after, kind, self._pipelines)
-        return items[(ahead - len(self._pending)) % len(items)]
+        item = self.queue.place(ahead)
+        if item is not None:
+            return item
+        last = next(reversed(self._rounds))
+        if self._after[0] != last:
+            after = self._progress_ahead()
+            kind = next_kind(self.config, after, self._plan)
+            items = items_of(self.config, after, kind, self._pipelines) if kind else ()
+            order = self._mode.opened(items, items[0].index) if kind is ItemKind.TRAIN else items
+            self._after = (last, order)
+        items = self._after[1]
+        return items[(ahead - len(self.queue.pending)) % len(items)] if items else None
 
-    def _is_live(self, lease: Lease) -> bool:
-        entry = self._round.items.get(lease.item) if self._round is not None else None
-        return entry is not None and lease.token.counter in entry.leases
+    def _take(self, now: float, head: Head, outcome: Outcome) -> None:
+        """Note the first answer of an item; its leases are over."""
+        item = head.item
+        if self._late.find(item) is not None:
+            leases = self._late.answer(head, outcome)
+        else:
+            leases = self._rounds[item.round].answer(now, head, outcome)
+            if item.kind is ItemKind.TRAIN:
+                self._mode.answered(item)
+        for lease in leases:
+            self.members.drop(lease)
+        if self._speculation is not None:
+            self._speculation.over(item)
+
+    def _refuse(self, now: float, head: Head, refusal: Verdict) -> None:
+        """Count a refusal; one that comes too late gives its lease back."""
+        entry = self._entry(head.item)
+        lease = entry.leases.get(head.token.counter) if entry is not None else None
+        session = self.members.find(head.worker_id, self.epoch)
+        if refusal.outcome is Outcome.LATE and lease is not None and session is not None:
+            if self._late.find(head.item) is not None:
+                session.last = Given(head.item, Outcome.LATE)
+            self._release(now, lease)
+        if refusal.outcome not in TAKEN | {Outcome.DUPLICATE}:
+            self._note(
+                "refused",
+                refusal.message,
+                worker_id=head.worker_id,
+                warn=True,
+                outcome=refusal.outcome,
+            )
+
+    def _set_down(self, now: float, head: Head) -> None:
+        """Note that an actor is done with an item, whatever becomes of its answer."""
+        if head.token.epoch == self.epoch:
+            self.pace.answered(now, head.worker_id, head.token.counter)
+            if not self.pace.num_in_hand(head.worker_id):
+                self.queue.finished_item(now, head.worker_id)
 
     def _release(self, now: float, lease: Lease) -> None:
+        """End a lease; its item waits again unless another actor has it, or its round is closed."""
         self.members.drop(lease)
-        entry = self._round.items.get(lease.item) if self._round is not None else None
-        if entry is None:
-            return
-        entry.leases.pop(lease.token.counter, None)
-        if entry.head is None and not entry.leases and lease.item not in self._pending:
-            entry.pending_at = now
-            self._pending.appendleft(lease.item)
+        self._late.release(lease)
+        one = self._rounds.get(lease.item.round)
+        if one is not None and one.release(now, lease):
+            if self._speculation is not None:
+                self._speculation.over(lease.item)
+            if one.quorum_at is None:
+                self.queue.put_back(lease.item)
 
     def _end(
         self, now: float, session: Session, event: str, message: str, warn: bool = False
     ) -> None:
-        waiter = self._waiters.pop(session.worker_id, None)
+        waiter = self.queue.stop(session.worker_id)
         if waiter is not None:
             self._actions.append(Wait(session.worker_id, waiter.request_id))
+        self.queue.unhold(session)
+        self.pace.left(session.worker_id)
         for lease in self.members.end(session):
             self._release(now, lease)
         self._note(event, message, session, warn=warn)
-
-    def _commit_if_complete(self, now: float) -> None:
-        current = self._round
-        if current is None or self._is_committing:
-            return
-        if any(entry.head is None for entry in current.items.values()):
-            return
-        heads = tuple(entry.head for entry in current.items.values() if entry.head is not None)
-        voids = frozenset(i for i, entry in current.items.items() if entry.outcome in VOID)
-        for pipeline in sorted({item.pipeline for item in voids}):
-            slots = {item.slot for item in current.items if item.pipeline == pipeline}
-            if slots == {item.slot for item in voids if item.pipeline == pipeline}:
-                self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
-                self.message = (
-                    f"round {current.number}: every contribution to pipeline {pipeline} is void "
-                    "(NaN, infinity or too large). Lower algorithm.inner_lr or outer.lr and start "
-                    "a new run, or resume to compute the round once more."
-                )
-                self._note("paused", self.message, warn=True)
-                return
-        self._is_committing = True
-        index = heads[0].item.index
-        version = heads[0].item.base_version
-        answered = [entry.answered_at for entry in current.items.values()]
-        times = (current.opened_at, min(answered), max(answered))
-        self._actions.append(
-            Commit(current.number, current.kind, index, version, heads, voids, *times)
-        )
-
-    def _abandon_if_stuck(self, now: float) -> None:
-        """End a draining run whose round nobody can finish; no committed round is lost."""
-        if self.state is not RunState.DRAINING or self._is_committing:
-            return
-        current = self._round
-        if current is None:
-            is_stuck = self.progress.round == 0
-        else:
-            is_complete = all(entry.head is not None for entry in current.items.values())
-            is_stuck = is_complete or not len(self.members)
-        if is_stuck:
-            self._round = None
-            self._pending.clear()
-            self._open_next(now)
-
-    def _reopen_if_all_void(self, now: float, current: Round) -> None:
-        if all(entry.head is not None for entry in current.items.values()):
-            for session in self.members:
-                session.last = None
-            for entry in current.items.values():
-                entry.head = entry.outcome = None
-                entry.pending_at = now
-            self._pending = deque(current.items)
 
     def _note(
         self,

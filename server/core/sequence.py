@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks
+from dmaml.server.core.progress import Progress
 
 PlanKind = Callable[[], ItemKind]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        round: rounds of every kind done (INIT counts as one).
-        version: TRAIN rounds done.
-        probes: PROBE rounds done.
-        evaluated: version of the last EVALUATE round, -1 for none.
-        tasks_seen: tasks of all TRAIN rounds done.
-    """
-
-    round: int = 0
-    version: int = 0
-    probes: int = 0
-    evaluated: int = -1
-    tasks_seen: int = 0
-
-    def after(self, kind: ItemKind, num_tasks: int) -> Progress:
-        """Return the progress once a round of this kind is committed."""
-        done = replace(self, round=self.round + 1)
-        if kind is ItemKind.TRAIN:
-            return replace(done, version=self.version + 1, tasks_seen=self.tasks_seen + num_tasks)
-        if kind is ItemKind.PROBE:
-            return replace(done, probes=self.probes + 1)
-        if kind is ItemKind.EVALUATE:
-            return replace(done, evaluated=self.version)
-        return done
 
 
 def next_kind(config: RunConfig, progress: Progress, plan: PlanKind) -> ItemKind | None:
@@ -49,10 +19,10 @@ def next_kind(config: RunConfig, progress: Progress, plan: PlanKind) -> ItemKind
     """
     if progress.round == 0:
         return ItemKind.INIT
-    is_last = progress.version >= config.run.rounds
+    is_last = progress.trained >= config.run.rounds
     every = config.evaluation.every
-    is_due = every > 0 and progress.version > 0 and progress.evaluated < progress.version
-    if is_due and (is_last or progress.version % every == 0):
+    is_due = every > 0 and progress.trained > 0 and progress.evaluated < progress.trained
+    if is_due and (is_last or progress.trained % every == 0):
         return ItemKind.EVALUATE
     return None if is_last else plan()
 
@@ -63,7 +33,7 @@ def items_of(
     """Return the items of the next round in pipeline, slot, part order."""
     index = {
         ItemKind.INIT: 0,
-        ItemKind.TRAIN: progress.version,
+        ItemKind.TRAIN: progress.trained,
         ItemKind.PROBE: progress.probes,
         ItemKind.EVALUATE: 0,
     }[kind]

@@ -84,8 +84,8 @@ def status_message(runner: Runner) -> pb.StatusReply:
         workers=[pb.WorkerStatus(**worker) for worker in status["workers"]],
     )
     for name in (
-        "message", "name", "identity", "epoch", "round", "version", "rounds", "tasks_seen",
-        "durable_round", "theta_sha256", "tasks_per_s", "uptime_s",
+        "message", "name", "identity", "epoch", "round", "version", "trained", "rounds",
+        "tasks_seen", "durable_round", "theta_sha256", "tasks_per_s", "uptime_s",
     ):  # fmt: skip
         setattr(reply, name, status[name])
     return reply

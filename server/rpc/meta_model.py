@@ -169,15 +169,15 @@ class MetaModelService(rpc.MetaModelServicer):
         message.item.CopyFrom(frames.item_to_proto(lease.item))
         message.token.CopyFrom(frames.token_to_proto(lease.token))
         message.valid_s = lease.valid_s
-        message.base_digest = answer.base_digest
+        message.base_digest = lease.base_digest
         message.gamma_version = self._run.gamma.version
         if answer.hint is not None:
             message.hint.CopyFrom(frames.item_to_proto(answer.hint))
-        snapshot = self._run.parameters.snapshots.get(lease.item.pipeline)
+        snapshot = self._run.parameters.find(lease.item.pipeline, lease.item.base_version)
         if snapshot is None or snapshot.digest in request.digests:
             return
         if (
-            snapshot.digest == answer.base_digest
+            snapshot.digest == lease.base_digest
             and self._num_inline_bytes(snapshot) <= MAX_INLINE_BYTES
         ):
             message.parameters.CopyFrom(self._header(snapshot, request.schema_hash))

@@ -269,7 +269,7 @@ def test_a_directory_of_another_run_is_refused_and_stays_as_it_is(
     [
         ("train", ["--no-resume"], 6, "holds a run already"),
         ("server", ["--no-resume"], 6, "holds a run already"),
-        ("server", [], 5, "is at version 6, run.rounds is 5"),
+        ("server", [], 5, "has 6 rounds, run.rounds is 5"),
     ],
 )
 def test_a_run_that_cannot_go_on_is_refused_and_stays_as_it_is(

@@ -9,7 +9,18 @@ from typing import Any
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem
-from dmaml.server.core.actions import Action, Commit, Done, Grant, Head, Note, Save, Verdict, Wait
+from dmaml.server.core.actions import (
+    Action,
+    Commit,
+    Done,
+    Grant,
+    Head,
+    Note,
+    Save,
+    Verdict,
+    Wait,
+    Wake,
+)
 from dmaml.server.core.membership import Hello
 from dmaml.server.core.memory import Memory
 from dmaml.server.core.rounds import Core
@@ -56,6 +67,7 @@ class DrivenCore:
         self.commits: list[Commit] = []
         self.saves: list[Save] = []
         self.notes: list[Note] = []
+        self.wakes: list[float] = []
         self.unsettled: list[Commit | Save] = []
         self._request_ids = itertools.count(1)
         self.core.start(self.now)
@@ -130,15 +142,15 @@ class DrivenCore:
             if isinstance(action, Commit):
                 self.finish(action)
             else:
-                self.core.saved(self.now, action.round)
+                self.core.saved(self.now, action.progress)
             self._settle()
 
     def finish(self, commit: Commit) -> None:
         """Tell the core that a commit is done."""
-        num_tasks = sum(head.num_tasks for head in commit.heads)
+        num_tasks = sum(h.num_tasks for h in commit.heads if h.item not in commit.voids)
         size = NUM_ELEMENTS if commit.kind is ItemKind.INIT else None
-        digests = {0: f"theta after round {commit.round}"}
-        self.core.committed(self.now, commit.round, digests, num_tasks, size)
+        digests = {0: f"theta after commit {commit.number}"}
+        self.core.committed(self.now, commit.number, digests, num_tasks, size)
 
     # -- courses -------------------------------------------------------------------------------
 
@@ -168,6 +180,8 @@ class DrivenCore:
                     self.answers[action.worker_id, action.request_id] = action
                 case Note():
                     self.notes.append(action)
+                case Wake():
+                    self.wakes.append(action.at)
                 case Commit():
                     self.commits.append(action)
                     if self.is_committing:
@@ -177,7 +191,7 @@ class DrivenCore:
                 case Save():
                     self.saves.append(action)
                     if self.is_saving:
-                        self.core.saved(self.now, action.round)
+                        self.core.saved(self.now, action.progress)
                     else:
                         self.unsettled.append(action)
         if actions:
@@ -192,7 +206,7 @@ def head_of(grant: Grant, **fields: Any) -> Head:
         lease.worker_id,
         lease.item,
         lease.token,
-        base_digest=grant.base_digest,
+        base_digest=lease.base_digest,
         loss=0.5,
         norm=1.0,
         num_tasks=0 if kind is ItemKind.INIT else 8,

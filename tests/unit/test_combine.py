@@ -34,10 +34,12 @@ def head(slot: int, part: int = 0, loss: float = 1.0, num_tasks: int = 2, **metr
     return Head("1-1", item, Token(1, 1), loss=loss, num_tasks=num_tasks, metrics=metrics)
 
 
-def combined(heads, gradients, voids=(), generator=None, **algorithm):
+def combined(heads, gradients, voids=(), generator=None, staleness=None, **algorithm):
     flats = {h.item: np.array(g, dtype="<f4") for h, g in zip(heads, gradients, strict=True)}
-    config = config_of(algorithm=algorithm)
-    return combine(config, heads, frozenset(voids), flats, generator or Mean(), MeanRule())
+    slots = 1 + max(h.item.slot for h in heads)
+    config = config_of(algorithm=algorithm, topology={"slots": slots})
+    ages = staleness or dict.fromkeys(flats, 0)
+    return combine(config, heads, frozenset(voids), ages, flats, generator or Mean(), MeanRule())
 
 
 def test_weights_times_gradients_by_hand():

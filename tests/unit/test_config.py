@@ -36,12 +36,15 @@ OTHER: dict[str, Any] = {
     "evaluation.split": "train", "evaluation.test_tasks": 3,
     "server.max_inflight_bytes": 5, "server.spool": False, "server.max_model_bytes": 6,
     "server.max_workers": 7, "server.session_s": 1.0, "server.item_timeout_s": 2.0,
-    "server.checkpoint_every": 3,
+    "server.checkpoint_every": 3, "server.speculation": True,
+    "sync.mode": "async", "sync.grace_s": 2.0, "sync.late": "merge", "sync.late_discount": 1.0,
+    "sync.window": 2, "sync.max_staleness": 4, "sync.async_batch": 3,
 }  # fmt: skip
 WITH_ANOTHER: dict[str, dict[str, Any]] = {
-    "clustering.pipelines": {"name": "a.b:C", "pipelines": 2}
+    "clustering.pipelines": {"name": "a.b:C", "pipelines": 2},
+    "sync.quorum": {"mode": "quorum", "quorum": 2},
 }
-ONE_VALUE = {"run.device", "sync.mode"}
+ONE_VALUE = {"run.device"}
 NAMED = configuration.keys()
 KEYS = {f"{section}.{key}": field for section, key, field in NAMED}
 

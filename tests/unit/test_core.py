@@ -9,8 +9,9 @@ import pytest
 from dmaml.common.errors import FingerprintMismatchError
 from dmaml.common.items import ItemKind, Outcome, RunState
 from dmaml.server.core.actions import Done, Grant, Wait
-from dmaml.server.core.rounds import Memory
-from dmaml.server.core.sequence import Progress
+from dmaml.server.core.membership import Lease, Session
+from dmaml.server.core.memory import Memory
+from dmaml.server.core.progress import Progress
 from tests.unit.driven_core import NUM_ELEMENTS, DrivenCore, config_of, head_of
 
 
@@ -19,6 +20,14 @@ def running(**options) -> tuple[DrivenCore, str, str]:
     run = DrivenCore(**options)
     a = run.initialise()
     return run, a, run.join("actor-b")
+
+
+def second_lease(run: DrivenCore, session: Session, grant: Grant, valid_s: float) -> Lease:
+    """Return a lease on the same item for another actor."""
+    first = grant.lease
+    return run.core.members.lease(
+        run.now, session, first.item, "speculation", valid_s, first.base_digest
+    )
 
 
 # -- a round ---------------------------------------------------------------------------------------
@@ -74,7 +83,7 @@ def test_run_ends_after_its_rounds():
         run.work(a)
 
     assert run.core.state is RunState.FINISHED
-    assert run.core.progress == Progress(4, 3, 0, -1, 3 * 2 * 8)
+    assert run.core.progress == Progress(4, 3, 0, -1, 3 * 2 * 8, trained=3, commits=4)
     assert isinstance(run.ask(a), Done)
 
 
@@ -193,7 +202,7 @@ def test_several_live_tokens_of_one_item_are_all_good_until_the_first_answer():
     run, a, b = running()
     grant = run.lease(a)
     session = run.core.members.find(b, 1)
-    other = run.core.members.lease(run.now, session, grant.lease.item, "speculation", 20.0)
+    other = second_lease(run, session, grant, 20.0)
     run.core.round.items[grant.lease.item].leases[other.token.counter] = other
     second = replace(grant, lease=other)
 
@@ -210,7 +219,7 @@ def test_end_of_one_of_two_leases_does_not_give_the_item_away():
     run, a, b = running(config=config_of(topology={"slots": 1}))
     grant = run.lease(a)
     session = run.core.members.find(b, 1)
-    other = run.core.members.lease(run.now, session, grant.lease.item, "speculation", 90.0)
+    other = second_lease(run, session, grant, 90.0)
     run.core.round.items[grant.lease.item].leases[other.token.counter] = other
 
     run.do("leave", a, 1, "")
@@ -479,7 +488,7 @@ def test_earlier_checkpoint_does_not_finish_the_run():
     run.work(a)
     run.work(a)
 
-    run.core.saved(run.now, 1)
+    run.core.saved(run.now, Progress(round=1, commits=1))
 
     assert run.core.state is RunState.RUNNING
 
@@ -488,7 +497,7 @@ def test_second_save_of_the_last_round_does_not_finish_twice():
     run, *_ = running(config=config_of(run={"rounds": 0}))
     assert run.core.state is RunState.FINISHED
 
-    run.core.saved(run.now, 1)
+    run.core.saved(run.now, Progress(round=1, commits=1))
     run.tick()
 
     assert len(run.events("finished")) == 1
@@ -590,7 +599,8 @@ def test_drain_without_actors_finishes(has_leased):
 
 
 def test_drain_of_a_run_that_nobody_joined_after_a_restart_finishes_at_once():
-    run = DrivenCore(memory=Memory(Progress(round=2, version=1), NUM_ELEMENTS, {0: "theta"}))
+    progress = Progress(round=2, version=1, trained=1, commits=2)
+    run = DrivenCore(memory=Memory(progress, NUM_ELEMENTS, {0: "theta"}))
 
     run.do("drain", "")
 
@@ -637,7 +647,7 @@ def test_drain_waits_for_the_checkpoint_of_a_round_that_nobody_can_finish():
 
 
 def kinds(run: DrivenCore) -> list[str]:
-    return [f"{c.kind.name[0]}{c.base_version}" for c in run.commits]
+    return [f"{c.kind.name[0]}{c.version}" for c in run.commits]
 
 
 def test_evaluation_comes_after_every_few_versions_and_at_the_end():
@@ -673,7 +683,7 @@ def test_evaluation_has_no_items_without_tasks():
 
 
 def test_evaluation_may_grow_with_the_run_on_resume():
-    done = Memory(Progress(4, 3, 0, 3, 48), NUM_ELEMENTS, {0: "theta"})
+    done = Memory(Progress(4, 3, 0, 3, 48, trained=3, commits=4), NUM_ELEMENTS, {0: "theta"})
 
     same = DrivenCore(config_of(evaluation={"every": 2}), done)
     longer = DrivenCore(config_of(run={"rounds": 4}, evaluation={"every": 2}), done)

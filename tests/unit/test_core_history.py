@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import SessionLostError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Save
@@ -20,12 +21,31 @@ from dmaml.server.core.memory import Memory
 from dmaml.server.core.rounds import Core
 from tests.unit.driven_core import NUM_ELEMENTS, config_of
 
-CONFIG = config_of(
-    run={"rounds": 8},
-    topology={"slots": 3, "parts": 2},
-    evaluation={"every": 3, "tasks": 4},
-    server={"session_s": 4.0, "item_timeout_s": 3.0, "max_workers": 64},
-)
+NUM_ROUNDS = 8
+
+
+def config_with(topology: dict[str, int], speculation: bool = False, **sync: object) -> RunConfig:
+    return config_of(
+        run={"rounds": NUM_ROUNDS},
+        topology=topology,
+        sync=sync,
+        evaluation={"every": 3, "tasks": 4},
+        server={
+            "session_s": 4.0,
+            "item_timeout_s": 3.0,
+            "max_workers": 64,
+            "speculation": speculation,
+        },
+    )
+
+
+CONFIG = config_with({"slots": 3, "parts": 2})
+SPECULATIVE = config_with({"slots": 3, "parts": 2}, speculation=True)
+SLOTS = {"slots": 5}
+REFUSING = config_with(SLOTS, mode="quorum", quorum=3, grace_s=0.4)
+MERGING = config_with(SLOTS, mode="quorum", quorum=3, grace_s=0.4, late="merge", max_staleness=3)
+ASYNC = config_with(SLOTS, mode="async", window=3)
+BATCHED = config_with(SLOTS, mode="async", window=2, async_batch=3, max_staleness=4)
 
 
 def value_of(item: WorkItem, theta: str) -> str:
@@ -39,6 +59,7 @@ class World:
 
     rng: random.Random
     loss: float
+    config: RunConfig = CONFIG
     disk: tuple[Memory, str, list[WorkItem]] = field(default_factory=lambda: (Memory(), "", []))
     epoch: int = 0
     now: float = 0.0
@@ -57,7 +78,8 @@ class World:
         self.queue: list[Commit | Save] = []
         self.granted: dict[str, Grant | Done] = {}
         self.states: dict[int, tuple[Memory, str, list[WorkItem]]] = {}
-        self.core = Core(CONFIG, self.epoch, memory)
+        self.thetas = {memory.progress.version: self.theta}
+        self.core = Core(self.config, self.epoch, memory)
         self.core.start(self.now)
         self.collect()
 
@@ -67,12 +89,23 @@ class World:
             if isinstance(action, Commit):
                 self.queue.append(action)
             elif isinstance(action, Save):
-                self.states[action.round] = (self.core.memory, self.theta, list(self.applied))
+                state = (self.core.remember(), self.theta, list(self.applied))
+                self.states[action.progress.commits] = state
                 self.queue.append(action)
             elif isinstance(action, Grant):
+                self.check(action)
                 self.granted[action.lease.worker_id] = action
             elif isinstance(action, Done):
                 self.granted[action.worker_id] = action
+
+    def check(self, grant: Grant) -> None:
+        """Assert that a lease names the parameters of its version, and durable ones if need be."""
+        item = grant.lease.item
+        if item.kind is ItemKind.INIT:
+            return
+        assert grant.lease.base_digest == self.thetas[item.base_version]
+        if self.core.is_durable_first:
+            assert item.base_version <= self.disk[0].progress.version
 
     def advance(self) -> None:
         """Finish the oldest commit or checkpoint; a checkpoint may be skipped if it may."""
@@ -81,22 +114,27 @@ class World:
         action = self.queue.pop(0)
         if isinstance(action, Save):
             if action.must or self.rng.random() < 0.5:
-                self.disk = self.states[action.round]
-                self.core.saved(self.now, action.round)
+                self.disk = self.states[action.progress.commits]
+                self.core.saved(self.now, action.progress)
         else:
             self.commit(action)
         self.collect()
 
     def commit(self, commit: Commit) -> None:
-        """Apply a round's answers to θ."""
+        """Apply answers to θ."""
+        assert len(commit.staleness) == len(commit.heads)
+        for head, staleness in zip(commit.heads, commit.staleness, strict=True):
+            assert staleness == commit.version - head.item.base_version >= 0
+            assert head.base_digest == self.thetas.get(head.item.base_version, head.base_digest)
         text = "".join(self.answers[head.item] for head in commit.heads)
         if commit.kind is not ItemKind.EVALUATE:
             self.theta = hashlib.sha256((self.theta + text).encode()).hexdigest()
         if commit.kind is ItemKind.TRAIN:
             self.applied += [head.item for head in commit.heads]
-            assert self.versions.append(commit.base_version) is None
+            self.versions.append(commit.version)
+        self.thetas[commit.version + (commit.kind is ItemKind.TRAIN)] = self.theta
         size = NUM_ELEMENTS if commit.kind is ItemKind.INIT else None
-        self.core.committed(self.now, commit.round, {0: self.theta}, 8, size)
+        self.core.committed(self.now, commit.number, {0: self.theta}, 8, size)
 
     def push(self, head: Head, theta: str) -> Outcome:
         """Take an answer; note what its sender was told."""
@@ -171,17 +209,17 @@ class Actor:
         lease, kind = self.grant.lease, self.grant.lease.item.kind
         size = 0 if kind is ItemKind.EVALUATE else NUM_ELEMENTS
         self.computed = Head(
-            self.worker_id, lease.item, lease.token, self.grant.base_digest,
+            self.worker_id, lease.item, lease.token, lease.base_digest,
             num_tasks=4, num_elements=size,
         )  # fmt: skip
 
     def push(self) -> None:
         grant, item = self.grant, self.computed.item
         head = Head(
-            self.worker_id, item, grant.lease.token, grant.base_digest,
+            self.worker_id, item, grant.lease.token, grant.lease.base_digest,
             num_tasks=4, num_elements=self.computed.num_elements,
         )  # fmt: skip
-        outcome = self.world.push(head, grant.base_digest)
+        outcome = self.world.push(head, grant.lease.base_digest)
         if self.world.rng.random() < self.world.loss:
             return
         if outcome is Outcome.COMMITTED:
@@ -194,10 +232,10 @@ class Actor:
         self.grant = self.computed = None
 
 
-def play(num_actors: int, seed: int, is_rough: bool = True) -> World:
+def play(num_actors: int, seed: int, is_rough: bool = True, config: RunConfig = CONFIG) -> World:
     """Run to the end under a random schedule and return the world."""
     rng = random.Random(seed)
-    world = World(rng, loss=0.15 if is_rough else 0.0)
+    world = World(rng, 0.15 if is_rough else 0.0, config)
     actors = [Actor(f"actor-{n}", world) for n in range(num_actors)]
     births = num_actors
     for _ in range(20_000):
@@ -227,12 +265,13 @@ def expected() -> tuple[str, list[WorkItem]]:
 
 
 @pytest.mark.parametrize("num_actors", [1, 2, 3, 5])
-def test_history_is_the_same_for_any_number_of_actors_and_any_schedule(num_actors):
+@pytest.mark.parametrize("config", [CONFIG, SPECULATIVE], ids=["plain", "speculation"])
+def test_history_is_the_same_for_any_number_of_actors_and_any_schedule(num_actors, config):
     theta, items = expected()
     restarts = 0
 
     for seed in range(40):
-        world = play(num_actors, seed)
+        world = play(num_actors, seed, config=config)
         restarts += world.epoch - 1
 
         assert world.applied == items
@@ -280,3 +319,69 @@ def test_versions_have_no_gap_and_go_back_only_at_a_restart():
     assert max(steps) == 1
     assert sum(step < 1 for step in steps) <= world.epoch - 1
     assert world.versions[-1] == 7
+
+
+# -- quorum and async ------------------------------------------------------------------------------
+
+MODES = {"refuse": REFUSING, "merge": MERGING, "async": ASYNC, "batched": BATCHED}
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 5, 7])
+@pytest.mark.parametrize("mode", list(MODES))
+def test_acknowledged_answer_is_applied_exactly_once_in_every_mode(mode, num_actors):
+    restarts = 0
+
+    for seed in range(25):
+        world = play(num_actors, seed, config=MODES[mode])
+        restarts += world.epoch - 1
+
+        assert len(world.applied) == len(set(world.applied))
+        told = {item for item in world.acknowledged if item.kind is ItemKind.TRAIN}
+        assert told <= set(world.applied)
+        assert {item.index for item in world.applied} == set(range(NUM_ROUNDS))
+        assert world.core.durable == world.core.progress
+        assert world.core.progress.trained == NUM_ROUNDS
+
+    assert restarts > 0
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_versions_have_no_gap_in_every_mode(mode):
+    for seed in range(10):
+        world = play(4, seed, config=MODES[mode])
+
+        steps = [b - a for a, b in zip(world.versions, world.versions[1:], strict=False)]
+        assert max(steps) == 1
+        assert sum(step < 1 for step in steps) <= world.epoch - 1
+        assert world.core.progress.version == world.versions[-1] + 1
+
+
+@pytest.mark.parametrize("mode", ["async", "batched"])
+def test_async_leaves_no_item_out(mode):
+    for seed in range(10):
+        world = play(4, seed, config=MODES[mode])
+
+        places = {(item.index, item.slot) for item in world.applied}
+        assert places == {(r, s) for r in range(NUM_ROUNDS) for s in range(5)}
+
+
+@pytest.mark.parametrize("mode", ["refuse", "merge"])
+def test_quorum_leaves_out_at_most_what_it_may(mode):
+    left_out = 0
+    for seed in range(20):
+        world = play(5, seed, config=MODES[mode])
+
+        for number in range(NUM_ROUNDS):
+            slots = {item.slot for item in world.applied if item.index == number}
+            left_out += 5 - len(slots)
+            assert len(slots) >= 3
+
+    assert left_out > 0
+
+
+def test_async_commits_one_answer_each_and_a_batch_several():
+    single = play(3, seed=1, is_rough=False, config=ASYNC)
+    batched = play(3, seed=1, is_rough=False, config=BATCHED)
+
+    assert single.core.progress.version == NUM_ROUNDS * 5
+    assert NUM_ROUNDS * 5 / 3 <= batched.core.progress.version < NUM_ROUNDS * 5

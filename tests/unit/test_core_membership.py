@@ -14,12 +14,12 @@ from dmaml.common.errors import (
 )
 from dmaml.common.items import ItemKind, RunState, WorkItem
 from dmaml.server.core.actions import Grant
-from dmaml.server.core.rounds import Memory
-from dmaml.server.core.sequence import Progress
+from dmaml.server.core.memory import Memory
+from dmaml.server.core.progress import Progress
 from tests.unit.driven_core import NUM_ELEMENTS, DrivenCore, config_of
 
 RESUMED = Memory(
-    Progress(round=3, version=2, tasks_seen=32),
+    Progress(round=3, version=2, tasks_seen=32, trained=2, commits=3),
     NUM_ELEMENTS,
     {0: "theta"},
     {"torch": "2.13", "cpu": "x"},
@@ -285,8 +285,8 @@ def require_small(run: DrivenCore) -> None:
     core, members = run.core, run.core.members
     assert len(members) <= 8
     assert len(members._by_incarnation) == len(members)
-    assert len(core._waiters) <= len(members)
-    assert len(core._pending) <= 3
+    assert len(core.queue.idle) + len(core.queue.ahead) <= len(members)
+    assert len(core.queue.pending) <= 3
     of_items = [
         n for entry in (core.round.items if core.round else {}).values() for n in entry.leases
     ]

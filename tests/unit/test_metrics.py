@@ -43,6 +43,7 @@ NAMES = {
     "dmaml_checkpoint_age_seconds": "gauge",
     "dmaml_durable_rounds": "gauge",
     "dmaml_version": "gauge",
+    "dmaml_trained_rounds": "gauge",
     "dmaml_target_version": "gauge",
     "dmaml_epoch": "gauge",
     "dmaml_run_state": "gauge",
@@ -98,7 +99,7 @@ def head(kind: ItemKind = ItemKind.TRAIN, base_version: int = 0, **timings: floa
 
 
 def commit(kind: ItemKind, *times: float) -> Commit:
-    return Commit(5, kind, 0, 4, (), frozenset(), *times)
+    return Commit(5, kind, 0, 4, (), frozenset(), (), *times)
 
 
 # -- names -----------------------------------------------------------------------------------------

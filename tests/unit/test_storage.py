@@ -24,7 +24,7 @@ def row_of(number: int, loss: float = 0.5) -> dict:
 
 
 def state_of(number: int, rows: list[dict] | None = None) -> Checkpoint:
-    meta = {"progress": {"version": number - 1}, "records": rows or []}
+    meta = {"progress": {"trained": number - 1}, "records": rows or []}
     return Checkpoint(number, {"theta.0": np.full(2, number, dtype="<f4")}, meta)
 
 
@@ -144,7 +144,7 @@ def test_rounds_below_the_version_are_refused_and_nothing_is_written(folder):
     storage.save(state_of(51), is_best=False)
     storage.close()
 
-    with pytest.raises(RunDirectoryError, match=r"is at version 50, run\.rounds is 49"):
+    with pytest.raises(RunDirectoryError, match=r"has 50 rounds, run\.rounds is 49"):
         Storage(folder, config_of(run={"rounds": 49}))
 
     assert read_config(folder).run.rounds == 100

@@ -23,7 +23,7 @@ class Context:
     """What an algorithm may know beside its batch.
 
     Attributes:
-        version: TRAIN commits so far.
+        version: TRAIN rounds before this one.
         rounds: TRAIN commits of the whole run.
         stream: randomness of its own for this item.
     """

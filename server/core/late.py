@@ -1,0 +1,94 @@
+"""Answers that come too late: their round closed without them, or they are too stale. Pure."""
+
+from __future__ import annotations
+
+from typing import final
+
+from dmaml.common.config import RunConfig
+from dmaml.common.items import VOID, Outcome, WorkItem
+from dmaml.server.core.actions import Head, Verdict
+from dmaml.server.core.membership import Lease
+from dmaml.server.core.round import OpenItem
+
+
+@final
+class Late:
+    """Items that a quorum left out while an actor had them, and their answers.
+
+    With `sync.late: merge` the answers wait for the next TRAIN commit, at most as many as a round
+    has; otherwise they are refused. An item is forgotten with its last lease.
+    """
+
+    def __init__(self, config: RunConfig, num_pipelines: int) -> None:
+        self._merges = config.sync.late == "merge"
+        self._max_staleness = config.sync.max_staleness
+        self._most = config.topology.slots * config.topology.parts * num_pipelines
+        self._items: dict[WorkItem, OpenItem] = {}
+        self._heads: list[Head] = []
+
+    def __len__(self) -> int:
+        return len(self._items) + len(self._heads)
+
+    def add(self, missed: dict[WorkItem, OpenItem]) -> None:
+        """Take the items that a round closed without; those that nobody has are over."""
+        self._items |= {item: entry for item, entry in missed.items() if entry.leases}
+
+    def find(self, item: WorkItem) -> OpenItem | None:
+        """Return such an item, or None."""
+        return self._items.get(item)
+
+    def judge(self, lease: Lease, version: int) -> Verdict | None:
+        """Return the refusal of an answer that comes too late, or None.
+
+        Args:
+            version: TRAIN commits so far.
+        """
+        item = lease.item
+        is_closed = item in self._items
+        staleness = version - item.base_version
+        if is_closed and not self._merges:
+            return Verdict(
+                Outcome.LATE,
+                f"push refused: the quorum closed round {item.round} without {item}. Nothing to "
+                "do; sync.late: merge would take it into the next round.",
+            )
+        if self._max_staleness is not None and staleness > self._max_staleness:
+            return Verdict(
+                Outcome.LATE,
+                f"push refused: {item} is {staleness} versions old, sync.max_staleness is "
+                f"{self._max_staleness}. "
+                + ("Nothing to do." if is_closed else "It is handed out again."),
+            )
+        if is_closed and len(self._heads) >= self._most:
+            return Verdict(
+                Outcome.LATE,
+                f"push refused: {self._most} late answers wait for the next commit already, as "
+                "many as a round has. Nothing to do.",
+            )
+        return None
+
+    def answer(self, head: Head, outcome: Outcome) -> list[Lease]:
+        """Take an answer for the next TRAIN commit, unless it is void; return its leases."""
+        entry = self._items.pop(head.item)
+        if outcome not in VOID:
+            self._heads.append(head)
+        return list(entry.leases.values())
+
+    def release(self, lease: Lease) -> None:
+        """Forget a lease."""
+        entry = self._items.get(lease.item)
+        if entry is not None:
+            entry.leases.pop(lease.token.counter, None)
+            if not entry.leases:
+                del self._items[lease.item]
+
+    def take(self) -> tuple[Head, ...]:
+        """Return the answers that wait, in their items' order, and forget them."""
+        heads = tuple(sorted(self._heads, key=lambda head: head.item))
+        self._heads.clear()
+        return heads
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+        self._heads.clear()

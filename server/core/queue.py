@@ -1,0 +1,157 @@
+"""Items that wait for actors, and actors that wait for items. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import final
+
+from dmaml.common.items import WorkItem
+from dmaml.server.core.membership import Session
+
+
+@dataclass
+class Waiter:
+    """A Lease call that has no answer yet.
+
+    Attributes:
+        since: from when on the actor could have been given an item: the call, or the end of the
+            item that it had in hand.
+        is_held_back: items were pending meanwhile, and none of them was for this actor.
+    """
+
+    request_id: str
+    until: float
+    since: float
+    is_held_back: bool = False
+
+
+@final
+class Queue:
+    """Every operation takes constant time but for those that say otherwise.
+
+    Attributes:
+        pending: items that nobody has, the next one first.
+        idle: calls of actors with nothing in hand, by worker id, the oldest first.
+        ahead: calls of actors that ask for their next item while they have one in hand.
+        not_before: nothing could be had before this time (the end of a pause).
+    """
+
+    def __init__(self) -> None:
+        self.pending: OrderedDict[WorkItem, None] = OrderedDict()
+        self.idle: OrderedDict[str, Waiter] = OrderedDict()
+        self.ahead: OrderedDict[str, Waiter] = OrderedDict()
+        self.not_before = 0.0
+        self._holders: dict[WorkItem, dict[str, float]] = {}
+        self._returned: set[WorkItem] = set()
+
+    def __len__(self) -> int:
+        return len(self.pending) + len(self.idle) + len(self.ahead) + len(self._holders)
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def wait(self, worker_id: str, waiter: Waiter, has_item: bool) -> Waiter | None:
+        """Let a call wait and return the actor's older one, which is over."""
+        before = self.stop(worker_id)
+        (self.ahead if has_item else self.idle)[worker_id] = waiter
+        return before
+
+    def find(self, worker_id: str) -> Waiter | None:
+        """Return an actor's waiting call, or None."""
+        return self.idle.get(worker_id) or self.ahead.get(worker_id)
+
+    def stop(self, worker_id: str) -> Waiter | None:
+        """Forget an actor's call and return it."""
+        return self.idle.pop(worker_id, None) or self.ahead.pop(worker_id, None)
+
+    def finished_item(self, now: float, worker_id: str) -> None:
+        """Note that an actor has nothing in hand now."""
+        waiter = self.ahead.pop(worker_id, None)
+        if waiter is not None:
+            waiter.since = max(now, waiter.since)
+            self.idle[worker_id] = waiter
+
+    def overdue(self, now: float) -> list[tuple[str, Waiter]]:
+        """Forget the calls whose time is over and return them; looks at every call."""
+        over = [
+            (worker_id, waiter)
+            for calls in (self.idle, self.ahead)
+            for worker_id, waiter in calls.items()
+            if now >= waiter.until
+        ]
+        for worker_id, _ in over:
+            self.stop(worker_id)
+        return over
+
+    def stop_all(self) -> list[tuple[str, Waiter]]:
+        """Forget every call and return them."""
+        calls = [*self.idle.items(), *self.ahead.items()]
+        self.idle.clear()
+        self.ahead.clear()
+        return calls
+
+    # -- items ---------------------------------------------------------------------------------
+
+    def add(self, items: Iterable[WorkItem]) -> None:
+        """Let items wait behind the others."""
+        for item in items:
+            self.pending[item] = None
+
+    def put_back(self, item: WorkItem) -> None:
+        """Let an item wait before the others."""
+        self.pending[item] = None
+        self.pending.move_to_end(item, last=False)
+        self._returned.add(item)
+
+    def remove(self, items: Iterable[WorkItem]) -> None:
+        """Forget items."""
+        for item in items:
+            self.pending.pop(item, None)
+            self._returned.discard(item)
+
+    def hold(self, session: Session, items: tuple[WorkItem, ...], until: float) -> None:
+        """Reserve items for an actor until a time, for it has their answers."""
+        held = frozenset(items)
+        for item in session.held - held:
+            self._unhold(session.worker_id, item)
+        for item in held:
+            self._holders.setdefault(item, {})[session.worker_id] = until
+        session.held, session.held_until = held, until
+
+    def unhold(self, session: Session) -> None:
+        """Forget an actor's reservations."""
+        for item in session.held:
+            self._unhold(session.worker_id, item)
+
+    def pick(self, now: float, session: Session) -> WorkItem | None:
+        """Return the item for an actor: one it holds, one it prepared, else the first free one.
+
+        Passes over items that are reserved for others. One that was put back comes before one
+        that was prepared.
+        """
+        mine = [item for item in session.held if item in self.pending]
+        if mine:
+            return min(mine)
+        hint = session.hint
+        if not self._returned and hint in self.pending and self._is_free(now, session, hint):
+            return hint
+        return next((item for item in self.pending if self._is_free(now, session, item)), None)
+
+    def place(self, position: int) -> WorkItem | None:
+        """Return the pending item at a position, or None beyond the end; walks there."""
+        if position >= len(self.pending):
+            return None
+        return next(item for n, item in enumerate(self.pending) if n == position)
+
+    def _is_free(self, now: float, session: Session, item: WorkItem | None) -> bool:
+        holders = self._holders.get(item) if item is not None else None
+        return not holders or all(
+            worker_id == session.worker_id or now > until for worker_id, until in holders.items()
+        )
+
+    def _unhold(self, worker_id: str, item: WorkItem) -> None:
+        holders = self._holders.get(item, {})
+        holders.pop(worker_id, None)
+        if not holders:
+            self._holders.pop(item, None)

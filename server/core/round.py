@@ -1,0 +1,150 @@
+"""One round in progress: its items, who does them, what came in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import final
+
+from dmaml.common.items import VOID, ItemKind, Outcome, WorkItem
+from dmaml.server.core.actions import Head
+from dmaml.server.core.membership import Lease
+
+
+@dataclass
+class OpenItem:
+    """An item of a round in progress: its live leases, its attempts and its answer.
+
+    Attributes:
+        pending_at: when it was last put among those that wait for an actor.
+        is_applied: its answer is in a commit.
+    """
+
+    pending_at: float
+    leases: dict[int, Lease] = field(default_factory=dict)
+    attempts: int = 0
+    head: Head | None = None
+    outcome: Outcome | None = None
+    answered_at: float = 0.0
+    is_applied: bool = False
+
+
+@final
+class Round:
+    """A round in progress.
+
+    Args:
+        number: step of the run's clock.
+        items: in pipeline, slot, part order.
+        now: when it is opened.
+
+    Attributes:
+        num_missing: items without an answer.
+        num_leased: those of them that an actor has.
+        quorum_at: when enough answers were in (quorum mode), or None.
+        is_noted: it was said that the quorum is in, or that the round is void.
+    """
+
+    def __init__(self, number: int, kind: ItemKind, items: Iterable[WorkItem], now: float) -> None:
+        self.number = number
+        self.kind = kind
+        self.items = {item: OpenItem(now) for item in items}
+        self.opened_at = now
+        self.num_missing = len(self.items)
+        self.num_leased = 0
+        self.quorum_at: float | None = None
+        self.is_noted = False
+        self._num_unapplied = len(self.items)
+        self._num_answered = dict.fromkeys((item.pipeline for item in self.items), 0)
+
+    @property
+    def index(self) -> int:
+        """Number of the round among those of its kind."""
+        return next(iter(self.items)).index
+
+    @property
+    def least_answered(self) -> int:
+        """Answers of the pipeline that has the fewest."""
+        return min(self._num_answered.values())
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether every answer is in a commit."""
+        return self._num_unapplied == 0
+
+    def grant(self, item: WorkItem, lease: Lease) -> None:
+        """Note a lease on an item."""
+        entry = self.items[item]
+        self.num_leased += not entry.leases
+        entry.attempts += 1
+        entry.leases[lease.token.counter] = lease
+
+    def release(self, now: float, lease: Lease) -> bool:
+        """Forget a lease; return whether its item waits for an actor now."""
+        entry = self.items.get(lease.item)
+        if entry is None or entry.leases.pop(lease.token.counter, None) is None:
+            return False
+        if entry.leases:
+            return False
+        self.num_leased -= 1
+        entry.pending_at = now
+        return True
+
+    def answer(self, now: float, head: Head, outcome: Outcome) -> list[Lease]:
+        """Take the first answer of an item and return its leases, which are over."""
+        entry = self.items[head.item]
+        entry.head, entry.outcome, entry.answered_at = head, outcome, now
+        self.num_missing -= 1
+        self.num_leased -= bool(entry.leases)
+        self._num_answered[head.item.pipeline] += 1
+        leases, entry.leases = list(entry.leases.values()), {}
+        return leases
+
+    def apply(self, items: Iterable[WorkItem], voids: frozenset[WorkItem] = frozenset()) -> None:
+        """Note that items are in a commit; `voids` are those whose answer is not at hand."""
+        for item in items:
+            entry = self.items[item]
+            if entry.outcome is None:  # applied before a restart
+                entry.outcome = Outcome.NON_FINITE if item in voids else Outcome.COMMITTED
+                self.num_missing -= 1
+                self._num_answered[item.pipeline] += 1
+            entry.is_applied = True
+            self._num_unapplied -= 1
+
+    def answered(self) -> list[WorkItem]:
+        """Return the items whose answers are in and in no commit yet, in their order."""
+        return [i for i, one in self.items.items() if one.head is not None and not one.is_applied]
+
+    def drop_missing(self) -> dict[WorkItem, OpenItem]:
+        """Close the round without the items that have no answer, and return those."""
+        missed = {i: one for i, one in self.items.items() if one.outcome is None}
+        for item in missed:
+            del self.items[item]
+        self._num_unapplied -= len(missed)
+        self.num_missing = self.num_leased = 0
+        return missed
+
+    def void_pipelines(self) -> list[int]:
+        """Return the pipelines of whose answered slots every one has a void item."""
+        slots: dict[int, set[int]] = {}
+        void: dict[int, set[int]] = {}
+        for item, entry in self.items.items():
+            if entry.outcome is not None:
+                slots.setdefault(item.pipeline, set()).add(item.slot)
+            if entry.outcome in VOID:
+                void.setdefault(item.pipeline, set()).add(item.slot)
+        return [p for p in sorted(void) if void[p] == slots[p]]
+
+    def reopen(self, now: float) -> list[WorkItem]:
+        """Forget the answers of the void pipelines and return their items, which wait again."""
+        pipelines = self.void_pipelines()
+        again = [item for item, entry in self.items.items() if item.pipeline in pipelines]
+        for item in again:
+            entry = self.items[item]
+            self._num_unapplied += entry.is_applied
+            self.num_missing += entry.outcome is not None
+            self.items[item] = OpenItem(now)
+        for pipeline in pipelines:
+            self._num_answered[pipeline] = 0
+        self.quorum_at, self.is_noted = None, False
+        return again
