@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dmaml.common.errors import ConfigError, unknown_sentence
+from dmaml.common.outer import OuterSection, check_outer, reads_rounds, resolve_outer
+from dmaml.common.schema import Section
+from dmaml.common.schema import operational as _operational
+from dmaml.common.schema import semantic as _semantic
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -35,26 +39,17 @@ def parse_bytes(value: object) -> object:
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
 
 
-def _semantic(default: Any, description: str, **limits: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"semantic": True}, **limits)
-
-
-def _operational(default: Any, description: str, **limits: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"semantic": False}, **limits)
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration; unknown keys and non-finite numbers are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
-
-
 class RunSection(Section):
     """The run as a whole."""
 
     name: str = _operational("run", "Name of the run; the default run directory is runs/NAME.")
     seed: int = _semantic(1, "Seed of every random stream.", ge=0, lt=2**63)
-    rounds: int = _operational(1000, "TRAIN rounds (versions) to do; may grow on resume.", ge=0)
+    rounds: int = _operational(
+        1000,
+        "TRAIN rounds (versions) to do; may grow on resume, unless outer.schedule is cosine or "
+        "linear: then it is part of the run's identity.",
+        ge=0,
+    )
     device: Literal["cpu"] = _semantic("cpu", "Where tensors are computed.")
     threads: int = _semantic(1, "Torch threads of every actor; 1 and 2 give other bits.", ge=1)
     hardware: Literal["same", "mixed"] = _operational(
@@ -124,7 +119,7 @@ class AlgorithmSection(Section):
         1, "Meta-steps on the actor before it pushes (the thesis's epochs).", ge=1
     )
     local_lr: float | None = _semantic(
-        None, "Step size of the local meta-steps; null: outer.lr.", gt=0
+        None, "Step size of the local meta-steps, the same in every round; null: outer.lr.", gt=0
     )
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own algorithm.")
 
@@ -217,17 +212,6 @@ class AggregationSection(Section):
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the aggregation rule.")
 
 
-class OuterSection(Section):
-    """The server's optimiser."""
-
-    name: Literal["sgd", "adam"] = _semantic("adam", "Outer optimiser.")
-    lr: float = _semantic(0.001, "Step size beta of the outer loop.", gt=0)
-    momentum: float = _semantic(0.0, "Momentum of sgd.", ge=0, lt=1)
-    beta1: float = _semantic(0.9, "First moment decay of adam.", ge=0, lt=1)
-    beta2: float = _semantic(0.999, "Second moment decay of adam.", ge=0, lt=1)
-    eps: float = _semantic(1e-8, "Denominator offset of adam.", gt=0)
-
-
 class ClusteringSection(Section):
     """The clustering strategy."""
 
@@ -310,9 +294,15 @@ def is_semantic(field: Any) -> bool:
 
 
 def semantic(config: RunConfig) -> dict[str, Any]:
-    """Return the keys that can change θ as `{"section.key": plain value}`."""
+    """Return the keys that can change θ as `{"section.key": plain value}`.
+
+    `run.rounds` is one of them only where the learning rate depends on it.
+    """
     plain = config.model_dump(mode="json")
-    return {f"{s}.{k}": plain[s][k] for s, k, field in keys() if is_semantic(field)}
+    found = {f"{s}.{k}": plain[s][k] for s, k, field in keys() if is_semantic(field)}
+    if reads_rounds(config.outer):
+        found["run.rounds"] = config.run.rounds
+    return found
 
 
 def identity(config: RunConfig) -> str:
@@ -324,7 +314,12 @@ def identity(config: RunConfig) -> str:
 def differing(ours: RunConfig, theirs: RunConfig) -> list[str]:
     """Return a phrase for each semantic key whose values differ."""
     a, b = semantic(ours), semantic(theirs)
-    return [f"{key} ({a[key]!r}, not {b[key]!r})" for key in a if a[key] != b[key]]
+    reasons = {"run.rounds": f", and outer.schedule {ours.outer.schedule!r} depends on it"}
+    return [
+        f"{key} ({a[key]!r}, not {b[key]!r}{reasons.get(key, '')})"
+        for key in a
+        if key in b and a[key] != b[key]
+    ]
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -335,7 +330,8 @@ def resolve(config: RunConfig) -> RunConfig:
     algorithm = config.algorithm
     if algorithm.local_lr is None:
         algorithm = algorithm.model_copy(update={"local_lr": config.outer.lr})
-    return config.model_copy(update={"engine": engine, "algorithm": algorithm})
+    changed = {"engine": engine, "algorithm": algorithm, "outer": resolve_outer(config.outer)}
+    return config.model_copy(update=changed)
 
 
 def check(config: RunConfig) -> RunConfig:
@@ -364,6 +360,7 @@ def check(config: RunConfig) -> RunConfig:
             f"clustering.pipelines {config.clustering.pipelines} with clustering.name 'none': "
             "it has one pipeline. Set pipelines to 1."
         )
+    check_outer(config.outer, config.run.rounds)
     return config
 
 

@@ -21,6 +21,7 @@ from dmaml.server.combine import (
     train_metrics,
 )
 from dmaml.server.core.actions import Commit, Head
+from dmaml.server.outer.schedules import learning_rate
 from dmaml.server.parameters import Parameters
 from dmaml.server.shelf import Shelf
 from dmaml.server.weights.per_pipeline import PerPipeline
@@ -88,6 +89,7 @@ class Answers:
         by_pipeline: dict[int, list[Head]] = {}
         for head in alive:
             by_pipeline.setdefault(head.item.pipeline, []).append(head)
+        lr = learning_rate(self._config.outer, commit.index, self._config.run.rounds)
         done: dict[int, Combined] = {}
         for pipeline, heads in by_pipeline.items():
             done[pipeline] = combine(
@@ -99,7 +101,7 @@ class Answers:
                 self._generators.of(pipeline),
                 self._rule,
             )
-            self._parameters.step(pipeline, done[pipeline].gradient)
+            self._parameters.step(pipeline, done[pipeline].gradient, lr)
         self._parameters.stage(commit.version + 1)
         metrics = train_metrics(commit.heads, commit.voids)
         row = {
@@ -118,7 +120,7 @@ class Answers:
         figures = {
             p: Figures(num_tasks[p], one.norm, one.weight_entropy) for p, one in done.items()
         }
-        return Computed(row, figures)
+        return Computed(row, figures, lr)
 
     def _evaluate(self, commit: Commit) -> Computed:
         row = {

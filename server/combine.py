@@ -62,10 +62,12 @@ class Computed:
     Attributes:
         row: for the run's record; None for INIT, and where every answer is void.
         figures: by pipeline; of TRAIN only.
+        learning_rate: of the outer step; of TRAIN only.
     """
 
     row: dict[str, Any] | None = None
     figures: dict[int, Figures] = field(default_factory=dict)
+    learning_rate: float | None = None
 
     @property
     def num_tasks(self) -> int:

@@ -125,6 +125,8 @@ class Metrics:
             self.tasks.labels(str(pipeline)).inc(figures.num_tasks)
             self.norm.labels(str(pipeline)).set(figures.norm)
             self.entropy.labels(str(pipeline)).set(figures.weight_entropy)
+        if computed.learning_rate is not None:
+            self.learning_rate.set(computed.learning_rate)
         if commit.kind is ItemKind.TRAIN and computed.row is not None:
             self.show_round(computed.row["loss"], computed.row["metrics"])
         elif commit.kind is ItemKind.EVALUATE and computed.row is not None:
@@ -267,6 +269,12 @@ class Metrics:
             "Entropy of the last round's weights over the log of their number, 0 (one counts) to 1 "
             "(all equal); NaN before the first.",
             _PER_PIPELINE,
+        )  # fmt: skip
+        self.learning_rate = group.gauge(
+            "dmaml_outer_learning_rate", "1",
+            "Learning rate of the last outer step (outer.lr and outer.schedule), 0 or more; NaN "
+            "before the first.",
+            first=NO_VALUE,
         )  # fmt: skip
         self.num_pipelines = group.gauge(
             "dmaml_pipelines", "pipelines", "Active pipelines, 1 or more once the run is served."

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of
-from dmaml.common.config import OuterSection
 from dmaml.common.errors import ProtocolError
 from dmaml.common.layout import Flat, Layout
+from dmaml.common.outer import OuterSection
 from dmaml.server.outer import Outer
 
 
@@ -79,9 +79,9 @@ class Parameters:
         self._outers = {p: Outer(flat, self._config) for p, flat in thetas.items()}
         self.stage(0)
 
-    def step(self, pipeline: int, gradient: Flat) -> None:
-        """Do one outer step."""
-        self._outers[pipeline].step(gradient)
+    def step(self, pipeline: int, gradient: Flat, lr: float) -> None:
+        """Do one outer step of rate `lr`."""
+        self._outers[pipeline].step(gradient, lr)
 
     def stage(self, version: int) -> None:
         """Make a version of the parameters of now, to be published later."""

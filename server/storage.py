@@ -39,7 +39,7 @@ def check_directory(folder: Path, config: RunConfig, resume: bool = True) -> Run
                 "and no run. Give an empty or a new --run-dir."
             )
         return None
-    theirs = configuration.load(path)
+    theirs = configuration.resolve(configuration.load(path))  # keys may be newer than the run
     keys = configuration.differing(configuration.resolve(config), theirs)
     if keys:
         raise RunDirectoryError(

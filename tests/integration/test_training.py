@@ -140,6 +140,31 @@ def test_parts_of_a_slot_agree_with_the_whole(tmp_path: Path) -> None:
     assert np.abs(theta - latest(tmp_path / "whole").tensors["theta.0"]).max() < 1e-5
 
 
+def test_each_round_steps_at_the_rate_of_its_number(tmp_path: Path) -> None:
+    outer = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": True}
+    stopping = {"schedule": "step", "step_every": 3, "step_factor": 1e-30}
+    constant = tiny(run={"rounds": 3}, outer=outer)
+
+    digest = train(tiny(run={"rounds": 6}, outer={**outer, **stopping}), tmp_path / "stopping")
+
+    assert versions_of(tmp_path / "stopping") == [1, 2, 3, 4, 5, 6]
+    assert digest == train(constant, tmp_path / "three")
+    assert digest != train(tiny(run={"rounds": 2}, outer=outer), tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", ["adamw", "adagrad", "yogi"])
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
+    name: str, tmp_path: Path
+) -> None:
+    step = {"schedule": "step", "step_every": 2, "warmup": 2}
+    short, long = (tiny(run={"rounds": n}, outer={"name": name, **step}) for n in (3, 6))
+
+    whole = train(long, tmp_path / "whole")
+    train(short, tmp_path / "stopped")
+
+    assert train(long, tmp_path / "stopped", workers=2) == whole
+
+
 def _plain_loop(config: RunConfig, rounds: int | None = None) -> np.ndarray[Any, Any]:
     """MAML with Adam, as one would write it without a cluster; returns θ, float32 `[d]`."""
     torch.set_num_threads(1)

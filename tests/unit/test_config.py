@@ -29,8 +29,8 @@ OTHER: dict[str, Any] = {
     "sync.wire_dtype": "bfloat16",
     "weights.name": "a.b:C", "weights.options": {"a": 1},
     "aggregation.name": "a.b:C", "aggregation.max_norm": 3.0, "aggregation.options": {"a": 1},
-    "outer.name": "sgd", "outer.lr": 0.1, "outer.momentum": 0.5, "outer.beta1": 0.5,
-    "outer.beta2": 0.5, "outer.eps": 0.1,
+    "outer.name": "sgd", "outer.lr": 0.1, "outer.beta1": 0.5, "outer.beta2": 0.5,
+    "outer.eps": 0.1, "outer.weight_decay": 0.1, "outer.warmup": 7,
     "clustering.name": "a.b:C", "clustering.options": {"a": 1},
     "evaluation.every": 2, "evaluation.tasks": 5, "evaluation.steps": 1, "evaluation.k_query": 2,
     "evaluation.split": "train", "evaluation.test_tasks": 3,
@@ -40,9 +40,16 @@ OTHER: dict[str, Any] = {
     "sync.mode": "async", "sync.grace_s": 2.0, "sync.late": "merge", "sync.late_discount": 1.0,
     "sync.window": 2, "sync.max_staleness": 4, "sync.async_batch": 3,
 }  # fmt: skip
-WITH_ANOTHER: dict[str, dict[str, Any]] = {
-    "clustering.pipelines": {"name": "a.b:C", "pipelines": 2},
-    "sync.quorum": {"mode": "quorum", "quorum": 2},
+# section.key -> another valid value, and what else its section must say
+WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "clustering.pipelines": (2, {"name": "a.b:C"}),
+    "outer.momentum": (0.5, {"name": "sgd"}),
+    "outer.nesterov": (True, {"name": "sgd", "momentum": 0.5}),
+    "outer.schedule": ("linear", {}),
+    "outer.final": (0.1, {"schedule": "linear"}),
+    "outer.step_every": (6, {"schedule": "step", "step_every": 5}),
+    "outer.step_factor": (0.5, {"schedule": "step", "step_every": 5}),
+    "sync.quorum": (2, {"mode": "quorum"}),
 }
 ONE_VALUE = {"run.device"}
 NAMED = configuration.keys()
@@ -80,11 +87,48 @@ def test_identity_changes_if_and_only_if_a_semantic_key_changes(name):
     assert [p.split(" ")[0] for p in phrases] == ([] if is_same else [name])
 
 
-def test_number_of_pipelines_is_part_of_the_identity():
-    one = configuration.from_mapping({"clustering": {"name": "a.b:C"}})
-    two = configuration.from_mapping({"clustering": WITH_ANOTHER["clustering.pipelines"]})
+@pytest.mark.parametrize("name", sorted(WITH_ANOTHER))
+def test_key_that_goes_with_another_one_is_part_of_the_identity(name):
+    section, key = name.split(".")
+    value, base = WITH_ANOTHER[name]
+    one = configuration.from_mapping({section: base})
 
-    assert configuration.differing(two, one) == ["clustering.pipelines (2, not 1)"]
+    two = configuration.from_mapping({section: {**base, key: value}})
+
+    before = getattr(getattr(one, section), key)
+    assert configuration.differing(two, one) == [f"{name} ({value!r}, not {before!r})"]
+    assert configuration.identity(two) != configuration.identity(one)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_length_of_the_run_is_part_of_the_identity_where_the_rate_depends_on_it(schedule):
+    short, long = (
+        load(f"{{run: {{rounds: {n}}}, outer: {{schedule: {schedule}}}}}") for n in (5, 9)
+    )
+
+    assert configuration.identity(short) != configuration.identity(long)
+    assert configuration.differing(long, short) == [
+        f"run.rounds (9, not 5, and outer.schedule '{schedule}' depends on it)"
+    ]
+
+
+@pytest.mark.parametrize("outer", ["{}", "{warmup: 50}", "{schedule: step, step_every: 3}"])
+def test_length_of_the_run_is_not_part_of_the_identity_elsewhere(outer):
+    short, long = (load(f"{{run: {{rounds: {n}}}, outer: {outer}}}") for n in (5, 9))
+
+    assert configuration.identity(short) == configuration.identity(long)
+    assert configuration.differing(long, short) == []
+
+
+def test_another_schedule_is_told_as_such_and_not_by_the_length_of_the_run():
+    constant, cosine = (
+        load("run: {rounds: 5}"),
+        load("{run: {rounds: 9}, outer: {schedule: cosine}}"),
+    )
+
+    for ours, theirs in ((constant, cosine), (cosine, constant)):
+        (phrase,) = configuration.differing(ours, theirs)
+        assert phrase.startswith("outer.schedule ")
 
 
 def test_every_key_says_what_it_is_and_whether_it_is_semantic():
@@ -117,8 +161,24 @@ def test_resolve_makes_every_auto_definite_and_is_idempotent():
     assert configuration.resolve(resolved) == resolved
 
 
+@pytest.mark.parametrize(
+    ("name", "eps", "weight_decay"),
+    [
+        ("sgd", 1e-8, 0.0), ("adam", 1e-8, 0.0), ("adamw", 1e-8, 0.01), ("adagrad", 1e-10, 0.0),
+        ("yogi", 1e-3, 0.0),
+    ],
+)  # fmt: skip
+def test_resolve_gives_each_optimiser_its_own_numbers(name, eps, weight_decay):
+    outer = configuration.resolve(load(f"outer: {{name: {name}}}")).outer
+
+    assert (outer.eps, outer.weight_decay) == (eps, weight_decay)
+    assert load(f"outer: {{name: {name}, eps: {outer.eps}, weight_decay: {outer.weight_decay}}}")
+
+
 def test_resolve_leaves_what_was_said():
-    config = load("{engine: {name: loop}, algorithm: {local_lr: 0.5}}")
+    config = load(
+        "{engine: {name: loop}, algorithm: {local_lr: 0.5}, outer: {eps: 1, weight_decay: 0}}"
+    )
 
     assert configuration.resolve(config) == config
 
@@ -192,7 +252,15 @@ def test_key_of_another_section_is_unknown():
         ("outer: {lr: .nan}", ("outer.lr = nan", "finite")),
         ("outer: {lr: .inf}", ("outer.lr = inf", "finite")),
         ("outer: {lr: 0}", ("outer.lr = 0", "greater than 0")),
-        ("outer: {name: adamw}", ("outer.name = 'adamw'", "'sgd' or 'adam'")),
+        ("outer: {name: lion}", ("outer.name = 'lion'", "'sgd', 'adam', 'adamw', 'adagrad'")),
+        ("outer: {schedule: cos}", ("outer.schedule = 'cos'", "'cosine', 'linear' or 'step'")),
+        ("outer: {momentum: 1}", ("outer.momentum = 1", "less than 1")),
+        ("outer: {weight_decay: -1}", ("outer.weight_decay = -1", "greater than or equal to 0")),
+        ("outer: {warmup: -1}", ("outer.warmup = -1", "greater than or equal to 0")),
+        ("outer: {warmup: 0.1}", ("outer.warmup = 0.1", "integer")),
+        ("outer: {final: 1.1}", ("outer.final = 1.1", "less than or equal to 1")),
+        ("outer: {step_every: 0}", ("outer.step_every = 0", "greater than or equal to 1")),
+        ("outer: {step_factor: 0}", ("outer.step_factor = 0", "greater than 0")),
         ("model: {hidden: [3, 0]}", ("model.hidden.1 = 0",)),
         ("run: {seed: -1}", ("run.seed = -1",)),
         ("server: {checkpoint_every: 0}", ("server.checkpoint_every = 0:",)),
@@ -221,12 +289,42 @@ def test_wrong_value_is_one_sentence_with_key_and_value(text, parts):
         ("{topology: {parts: 5}, algorithm: {tasks: 4}}", ("topology.parts 5", "tasks 4")),
         ("{topology: {parts: 2}, algorithm: {local_steps: 2}}", ("parts 2", "local_steps 2")),
         ("clustering: {pipelines: 2}", ("clustering.pipelines 2", "'none'")),
+        ("outer: {momentum: 0.9}", ("outer.momentum 0.9", "outer.name 'adam'", "only sgd reads")),
+        ("outer: {nesterov: true}", ("outer.nesterov True", "outer.name 'adam'", "to sgd.")),
+        ("outer: {name: sgd, beta1: 0.5}", ("outer.beta1 0.5", "'sgd'", "adam or adamw or yogi.")),
+        ("outer: {name: adagrad, beta2: 0.5}", ("outer.beta2 0.5", "outer.name 'adagrad'")),
+        ("outer: {name: sgd, eps: 0.1}", ("outer.eps 0.1", "outer.name 'sgd'", "adagrad")),
+        ("outer: {name: sgd, nesterov: true}", ("outer.nesterov True", "outer.momentum 0.0")),
+        ("outer: {final: 0.1}", ("outer.final 0.1", "outer.schedule 'constant'", "linear read")),
+        ("outer: {step_every: 5}", ("outer.step_every 5", "outer.schedule 'constant'")),
+        ("outer: {schedule: cosine, step_factor: 0.5}", ("outer.step_factor 0.5", "'cosine'")),
+        ("outer: {schedule: step}", ("outer.schedule 'step'", "outer.step_every")),
+        (
+            "{outer: {schedule: cosine, warmup: 5}, run: {rounds: 5}}",
+            ("outer.warmup 5", "run.rounds 5", "'cosine'"),
+        ),
     ],
 )
 def test_combination_that_cannot_work_is_refused(text, parts):
     sentence = refusal(text)
 
     assert all(part in sentence for part in parts), sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{outer: {schedule: cosine, warmup: 4}, run: {rounds: 5}}",
+        "{outer: {schedule: linear, warmup: 4}, run: {rounds: 0}}",
+        "{outer: {warmup: 500}, run: {rounds: 5}}",  # the run may grow
+        "outer: {name: sgd, momentum: 0.0, nesterov: false, beta1: 0.9, eps: 1e-8}",
+        "outer: {name: adam, step_every: null, step_factor: 0.1, final: 0}",
+    ],
+)
+def test_key_without_effect_that_says_its_default_and_a_warmup_that_fits_are_taken(text):
+    config = load(text)
+
+    assert load(configuration.to_text(configuration.resolve(config)))
 
 
 def test_as_many_parts_as_tasks_work():

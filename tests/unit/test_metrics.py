@@ -37,6 +37,7 @@ NAMES = {
     "dmaml_validation": "gauge",
     "dmaml_gradient_norm": "gauge",
     "dmaml_weight_entropy_ratio": "gauge",
+    "dmaml_outer_learning_rate": "gauge",
     "dmaml_payload_bytes_total": "counter",
     "dmaml_checkpoint_duration_seconds": "histogram",
     "dmaml_checkpoint_size_bytes": "gauge",
@@ -261,7 +262,7 @@ def test_counters_and_histograms_begin_at_zero_and_unmeasured_figures_are_not_nu
     metrics.route(gamma(0, 0))
     unmeasured = {
         "dmaml_query_loss", "dmaml_query_accuracy_ratio", "dmaml_validation",
-        "dmaml_gradient_norm", "dmaml_weight_entropy_ratio",
+        "dmaml_gradient_norm", "dmaml_weight_entropy_ratio", "dmaml_outer_learning_rate",
     }  # fmt: skip
 
     for family in metrics.registry.collect():
@@ -288,6 +289,16 @@ def test_series_of_a_pipeline_exist_from_its_opening_and_keep_their_values():
     assert value(metrics, "dmaml_weight_entropy_ratio", "0") == 0.5
     assert value(metrics, "dmaml_pipelines") == 2
     assert value(metrics, "dmaml_gamma_version") == 1
+
+
+def test_the_learning_rate_is_that_of_the_last_outer_step():
+    metrics = Metrics()
+    row = {"loss": 1.0, "metrics": {}}
+
+    metrics.committed(commit(ItemKind.TRAIN, 0.0, 1.0, 2.0), Computed(row, {}, 0.125), 2.0, 3.0)
+    metrics.committed(commit(ItemKind.EVALUATE, 3.0, 4.0, 5.0), Computed(), 5.0, 6.0)
+
+    assert value(metrics, "dmaml_outer_learning_rate") == 0.125
 
 
 def test_the_version_of_the_package_is_shown():

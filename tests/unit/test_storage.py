@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 
 from dmaml.common import config as configuration
 from dmaml.common.checkpoint import BEST, GENERATIONS, Checkpoint, read
@@ -128,6 +129,36 @@ def test_operational_keys_may_change_on_resume(folder):
     Storage(folder, longer).close()
 
     assert read_config(folder).run.rounds == 500
+
+
+def test_length_of_the_run_may_not_change_where_the_learning_rate_depends_on_it(folder):
+    outer = {"schedule": "cosine"}
+    Storage(folder, config_of(run={"rounds": 100}, outer=outer)).close()
+
+    with pytest.raises(RunDirectoryError) as caught:
+        Storage(folder, config_of(run={"rounds": 500}, outer=outer))
+
+    assert str(caught.value) == (
+        f"run directory {str(folder)!r} holds another run: run.rounds (500, not 100, and "
+        "outer.schedule 'cosine' depends on it). Give another --run-dir or run.name, or these "
+        "values."
+    )
+    Storage(folder, config_of(run={"rounds": 100}, outer=outer)).close()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_run_from_before_the_schedules_goes_on(folder, name):
+    config = config_of(outer={"name": name, "lr": 0.1})
+    Storage(folder, config).close()
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    kept = ("name", "lr", "momentum", "beta1", "beta2", "eps")
+    values["outer"] = {key: values["outer"][key] for key in kept}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+    Storage(folder, config).close()
+
+    assert values["outer"]["eps"] == 1e-8
+    assert read_config(folder) == configuration.resolve(config)
 
 
 def test_resume_must_be_wanted(folder):
