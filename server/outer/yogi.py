@@ -41,7 +41,7 @@ class Yogi(torch.optim.Optimizer):
         Zaheer, Reddi, Sachan, Kale, Kumar: Adaptive Methods for Nonconvex Optimization, NeurIPS
         2018, Algorithm 2. It has neither m̂ nor v̂ nor λ. With m and v from 0, m̂ and v̂ make the
         first steps those of Adam; other implementations have m̂ and v̂ too, but begin with v = 1e-6,
-        which v̂ makes 1e-3 in the first step: much more than the g² of many a meta-gradient.
+        which v̂ makes 1e-3 in the first step: beside that the g² of a small gradient is lost.
     """
 
     def __init__(
