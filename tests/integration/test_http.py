@@ -140,6 +140,7 @@ def test_metrics_after_a_run_agree_with_its_record(trained: LiveServer) -> None:
     norm = rounds[-1]["norm"]
     assert total("gradient_norm", pipeline="0") == pytest.approx(norm)
     assert total("weight_entropy_ratio", pipeline="0") == 1.0  # weights: mean
+    assert total("outer_learning_rate") == trained.config.outer.lr
     assert (total("pipelines"), total("gamma_version")) == (1, 0)
     assert total("event_loop_lag_seconds") >= 0
 
