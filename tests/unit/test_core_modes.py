@@ -316,7 +316,7 @@ def test_checkpoints_do_not_hold_up_commits():
         run.work(a)
 
     assert run.core.progress.version == 4
-    assert len([action for action in run.unsettled]) == 1
+    assert len(run.unsettled) == 1
     run.settle()
     assert run.core.durable.version == 4
 
