@@ -3,42 +3,30 @@
 Every method is an event; what the world must do about it is collected in an outbox
 (`take_actions`). Two ideas carry it: the answer to a work item is a pure function of the item, so
 any actor may do it and the first answer counts; and this object alone owns the state. When answers
-become a commit is the mode's to say (`modes`), who gets which item the queue's (`queue`).
+become a commit is the mode's to say (`modes`), who gets which item `leasing`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import CapacityError, IdentityMismatchError, RunFailedError
+from dmaml.common.errors import IdentityMismatchError, RunFailedError
 from dmaml.common.items import TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
-from dmaml.server.core.actions import (
-    Action,
-    Commit,
-    Done,
-    Grant,
-    Head,
-    Note,
-    Save,
-    Verdict,
-    Wait,
-    Wake,
-)
+from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake
 from dmaml.server.core.late import Late
-from dmaml.server.core.membership import Given, Hello, Lease, Membership, Session
+from dmaml.server.core.leasing import Leasing
+from dmaml.server.core.membership import Given, Hello, Membership, Session
 from dmaml.server.core.memory import Memory
 from dmaml.server.core.modes import Batch, mode_of
-from dmaml.server.core.pace import Pace
+from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.publication import Publication
-from dmaml.server.core.queue import Queue, Waiter
-from dmaml.server.core.round import OpenItem, Round
+from dmaml.server.core.round import Round
 from dmaml.server.core.sequence import PlanKind, items_of, next_kind
-from dmaml.server.core.speculation import Speculation
 from dmaml.server.core.verdicts import (
     judge_sizes,
     outcome_of,
@@ -69,22 +57,29 @@ class Core:
         self.durable = self.memory.progress
         limits = config.server
         self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
-        self.pace = Pace()
-        self.queue = Queue()
         self._mode = mode_of(config)
         self._pipelines = pipelines
         self._plan = plan
         self._rounds: dict[int, Round] = {}
         self._late = Late(config, len(pipelines))
-        self._speculation = Speculation(self.pace) if config.server.speculation else None
         self._batch: Batch | None = None  # being committed
         self._has_merged = False  # it holds late answers
         self._published = Publication(self.memory)
+        self._outbox = Outbox()
+        self.leasing = Leasing(
+            config,
+            self.members,
+            self._rounds,
+            self._late,
+            self._published,
+            self._outbox,
+            self._mode.has_barrier,
+            self._items_after,
+        )
         self._save_asked: Progress | None = None  # a checkpoint that the run waits for
         self._is_draining = False
         self._founder: Hello | None = None  # did INIT; kept, for it may be gone at the commit
         self._after: tuple[int, tuple[WorkItem, ...]] = (-1, ())  # items of the round after
-        self._actions: list[Action] = []
 
     # -- the outside -------------------------------------------------------------------------
 
@@ -124,8 +119,7 @@ class Core:
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done, oldest first, and forget it."""
-        actions, self._actions = self._actions, []
-        return actions
+        return self._outbox.take()
 
     def start(self, now: float) -> None:
         """Open the first round, or finish at once where nothing is left to do."""
@@ -150,9 +144,11 @@ class Core:
             )
         require_same_numerics(self.config, self.memory, hello)
         session, is_new = self.members.join(now, hello)
-        self._hold(now, session, hello.held)
+        self.leasing.hold(now, session, hello.held)
         if is_new:
-            self._note("joined", f"worker {session.worker_id} joined from {hello.host}", session)
+            self._outbox.note(
+                "joined", f"worker {session.worker_id} joined from {hello.host}", session.worker_id
+            )
         if self.state is RunState.EMPTY:
             self.state = RunState.INIT
             self._go_on(now)
@@ -190,24 +186,13 @@ class Core:
         if not session.is_checked:
             require_same_numerics(self.config, self.memory, session.hello)
             session.is_checked = bool(self.memory.data_digest)
-        self._hold(now, session, held)
-        again = session.granted
-        is_again = again is not None and again.request_id == request_id and self._is_live(again)
-        previous = self.queue.stop(worker_id)
-        if previous is not None and previous.request_id != request_id:
-            self._actions.append(Wait(worker_id, previous.request_id))
-        if again is not None and is_again:
-            self._actions.append(Grant(again, session.hint, now))
-            return
-        has_item = self.pace.num_in_hand(worker_id) > 0
-        self.queue.wait(worker_id, Waiter(request_id, now + wait_s, now), has_item)
+        self.leasing.hold(now, session, held)
+        self.leasing.ask(now, session, request_id, wait_s)
         self._serve(now)
 
     def withdraw(self, worker_id: str, request_id: str) -> None:
         """Forget a Lease call whose caller hung up."""
-        waiter = self.queue.find(worker_id)
-        if waiter is not None and waiter.request_id == request_id:
-            self.queue.stop(worker_id)
+        self.leasing.withdraw(worker_id, request_id)
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -231,7 +216,7 @@ class Core:
             if outcome is Outcome.BUFFERED and is_durable:
                 outcome = Outcome.COMMITTED
             return Verdict(outcome, f"{item}: answered before by the same actor.")
-        entry = self._entry(item)
+        entry = self.leasing.entry(item)
         is_closed = entry is None and item.round < self.progress.round
         if is_closed or (entry is not None and entry.outcome is not None):
             return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
@@ -263,13 +248,13 @@ class Core:
             is_finite: whether the loss and every value of the payload are finite.
         """
         refusal = self.judge(head)
-        self._set_down(now, head)
+        self.leasing.set_down(now, head)
         if refusal is not None:
             self._refuse(now, head, refusal)
             self._go_on(now)
             return refusal
         session = self.members.heard(now, head.worker_id, self.epoch)
-        entry = self._entry(head.item)
+        entry = self.leasing.entry(head.item)
         assert entry is not None
         head = replace(head, item=entry.leases[head.token.counter].item)
         outcome = outcome_of(self.config, head, is_finite)
@@ -285,7 +270,7 @@ class Core:
             return Verdict(outcome, self.message)
         if outcome in VOID:
             message = void_sentence(self.config, head, outcome)
-            self._note("void", message, session, warn=True, outcome=outcome)
+            self._outbox.note("void", message, session.worker_id, warn=True, outcome=outcome)
         self._go_on(now)
         return Verdict(outcome, message)
 
@@ -348,7 +333,7 @@ class Core:
     def fail(self, now: float, message: str) -> None:
         """Stop the run with an error."""
         self.state, self.message = RunState.FAILED, message
-        self._note("failed", message, warn=True)
+        self._outbox.note("failed", message, warn=True)
         self._serve(now)
 
     # -- the operator ------------------------------------------------------------------------
@@ -361,14 +346,14 @@ class Core:
             )
         if self.state is RunState.RUNNING:
             self.state, self.message = RunState.PAUSED, reason
-            self._note("paused", reason or "paused by the operator")
+            self._outbox.note("paused", reason or "paused by the operator")
 
     def resume(self, now: float) -> None:
         """Grant leases again; a round of voids is computed once more."""
         if self.state is RunState.PAUSED:
             self.state, self.message = RunState.RUNNING, ""
-            self.queue.not_before = now
-            self._note("resumed", "resumed by the operator")
+            self.leasing.queue.not_before = now
+            self._outbox.note("resumed", "resumed by the operator")
             first = self.round
             if first is not None and self._batch is None and first.is_noted:
                 self._reopen(now, first)
@@ -379,7 +364,7 @@ class Core:
         if self.state in (RunState.RUNNING, RunState.PAUSED, RunState.INIT, RunState.EMPTY):
             self.state, self.message = RunState.DRAINING, reason
             self._is_draining = True
-            self._note("draining", reason or "drained by the operator")
+            self._outbox.note("draining", reason or "drained by the operator")
             self._abandon_if_stuck()
             self._go_on(now)
 
@@ -397,20 +382,25 @@ class Core:
                 warn=True,
             )
         for lease in self.members.expired(now):
-            self._note(
+            self._outbox.note(
                 "lease_expired",
                 f"lease {lease.token.counter} of worker {lease.worker_id} on {lease.item} expired: "
                 "the item goes to another actor. Raise server.item_timeout_s if it is slow.",
                 warn=True,
                 worker_id=lease.worker_id,
             )
-            self._release(now, lease)
-        for worker_id in self.pace.expired(now):
-            self.queue.finished_item(now, worker_id)
+            self.leasing.release(now, lease)
+        self.leasing.tick(now)
         self._abandon_if_stuck()
         self._go_on(now)
-        for worker_id, waiter in self.queue.overdue(now):
-            self._actions.append(Wait(worker_id, waiter.request_id))
+        self.leasing.answer_overdue(now)
+
+    def _serve(self, now: float) -> None:
+        """Hand out items, as far as the state allows."""
+        if self.state in OVER:
+            self.leasing.dismiss()
+        elif self.state not in (RunState.PAUSED, RunState.EMPTY):
+            self.leasing.serve(now)
 
     # -- rounds ------------------------------------------------------------------------------
 
@@ -437,7 +427,7 @@ class Core:
                 return
             missed = first.drop_missing()
             self._late.add(missed)
-            self._give_up(missed)
+            self.leasing.close(missed)
         entries = [self._rounds[item.round].items[item] for item in batch.items]
         heads = [entry.head for entry in entries if entry.head is not None]
         voids = {h.item for h, e in zip(heads, entries, strict=True) if e.outcome in VOID}
@@ -446,7 +436,7 @@ class Core:
         self._batch, self._has_merged = batch, bool(merged)
         heads += merged
         version = self.progress.version
-        self._actions.append(
+        self._outbox.add(
             Commit(
                 number=self.progress.commits,
                 kind=batch.kind,
@@ -465,8 +455,8 @@ class Core:
         """Once a round has its quorum, hand out nothing more of it; come back after the grace."""
         if one.quorum_at is not None and not one.is_noted:
             one.is_noted = True
-            self.queue.remove(one.items)
-            self._actions.append(Wake(self._mode.wake_at(one) or now))
+            self.leasing.queue.remove(one.items)
+            self._outbox.add(Wake(self._mode.wake_at(one) or now))
 
     def _pause_if_void(self, one: Round) -> bool:
         """Pause the run where a round brings nothing for a pipeline; tell whether it is so."""
@@ -479,7 +469,7 @@ class Core:
                 "(NaN, infinity or too large). Lower algorithm.inner_lr or outer.lr and start "
                 "a new run, or resume to compute the round once more."
             )
-            self._note("paused", self.message, warn=True)
+            self._outbox.note("paused", self.message, warn=True)
         return bool(pipelines)
 
     def _close_rounds(self) -> None:
@@ -512,7 +502,7 @@ class Core:
         one.apply(done, self.memory.voids)
         self._rounds[one.number] = one
         order = self._mode.opened(items, one.index) if kind is ItemKind.TRAIN else items
-        self.queue.add(item for item in order if item not in done)
+        self.leasing.queue.add(item for item in order if item not in done)
 
     def _may_start(self) -> bool:
         """Tell whether a round may be opened while none is: in some modes what is before it must
@@ -533,6 +523,18 @@ class Core:
             ahead = ahead.committed(one.kind, 0).closed(one.kind)
         return ahead
 
+    def _items_after(self) -> tuple[WorkItem, ...]:
+        """Return the items of the round after those in progress, as they are handed out."""
+        last = next(reversed(self._rounds))
+        if self._after[0] != last:
+            after = self._progress_ahead()
+            kind = next_kind(self.config, after, self._plan)
+            items = items_of(self.config, after, kind, self._pipelines) if kind else ()
+            is_train = kind is ItemKind.TRAIN
+            order = self._mode.opened(items, items[0].index) if is_train else items
+            self._after = (last, order)
+        return self._after[1]
+
     def _has_ended(self, kind: ItemKind | None) -> bool:
         """Ask for the checkpoint that is due between rounds; tell whether the run is at its end."""
         if self.durable.commits < self.progress.commits:
@@ -541,14 +543,14 @@ class Core:
         elif kind is None:
             self._drop_late()
             self.state = RunState.FINISHED
-            self._note("finished", f"finished at version {self.progress.version}")
+            self._outbox.note("finished", f"finished at version {self.progress.version}")
         return kind is None
 
     def _drop_late(self) -> None:
         """Say so where answers came after the last round that could have taken them."""
         for head in self._late.take():
             message = f"{head.item}: it came after the last round. Nothing to do."
-            self._note("refused", message, worker_id=head.worker_id, outcome=Outcome.LATE)
+            self._outbox.note("refused", message, worker_id=head.worker_id, outcome=Outcome.LATE)
         self._late.clear()
 
     def _save_if_behind(self) -> None:
@@ -560,7 +562,7 @@ class Core:
 
     def _save(self, must: bool) -> None:
         self._save_asked = self.progress if must else None
-        self._actions.append(Save(self.progress, must))
+        self._outbox.add(Save(self.progress, must))
 
     def _fix_numerics(self) -> None:
         assert self._founder is not None
@@ -576,7 +578,7 @@ class Core:
             return
         is_complete = all(one.num_missing == 0 for one in self._rounds.values())
         if is_complete or not len(self.members):
-            self._give_up(item for one in self._rounds.values() for item in one.items)
+            self.leasing.close(item for one in self._rounds.values() for item in one.items)
             self._rounds.clear()
             self._late.clear()
 
@@ -584,131 +586,7 @@ class Core:
         """Compute the void part of a round once more."""
         for session in self.members:
             session.last = None
-        self.queue.add(one.reopen(now))
-
-    # -- items and leases --------------------------------------------------------------------
-
-    def _entry(self, item: WorkItem) -> OpenItem | None:
-        one = self._rounds.get(item.round)
-        entry = one.items.get(item) if one is not None else None
-        return entry if entry is not None else self._late.find(item)
-
-    def _is_live(self, lease: Lease) -> bool:
-        entry = self._entry(lease.item)
-        return entry is not None and lease.token.counter in entry.leases
-
-    def _hold(self, now: float, session: Session, items: tuple[WorkItem, ...]) -> None:
-        if self._mode.has_barrier and (items or session.held):
-            self.queue.hold(session, items, now + self.config.server.item_timeout_s)
-
-    def _give_up(self, items: Iterable[WorkItem]) -> None:
-        items = list(items)
-        self.queue.remove(items)
-        if self._speculation is not None:
-            for item in items:
-                self._speculation.over(item)
-
-    def _serve(self, now: float) -> None:
-        """Hand pending items to waiting actors, first come first served.
-
-        An actor that has an item in hand gets another ahead of time only while there is one for
-        every actor that has no next one; otherwise its call waits until its answer is in.
-        """
-        queue = self.queue
-        if self.state in OVER:
-            for worker_id, waiter in queue.stop_all():
-                self._actions.append(Done(worker_id, waiter.request_id))
-            return
-        if self.state in (RunState.PAUSED, RunState.EMPTY):
-            return
-        for worker_id in list(queue.idle) if queue.pending else ():
-            self._serve_one(now, worker_id)
-        while queue.pending and queue.ahead and self._mode.has_barrier:
-            num_without_next = len(self.members) - self.pace.num_ahead
-            if len(queue.pending) < num_without_next:
-                break
-            if not self._serve_one(now, next(iter(queue.ahead))):
-                break
-        if self._speculation is not None and queue.idle and not queue.pending:
-            self._speculate(now, self._speculation)
-
-    def _serve_one(self, now: float, worker_id: str) -> bool:
-        waiter = self.queue.find(worker_id)
-        session = self.members.find(worker_id, self.epoch)
-        item = self.queue.pick(now, session) if session is not None else None
-        if waiter is None or session is None or item is None:
-            if waiter is not None:
-                waiter.is_held_back = True
-            return False
-        is_late = waiter.is_held_back or worker_id in self.queue.ahead
-        entry = self._entry(item)
-        assert entry is not None
-        free_at = max(entry.pending_at, waiter.since, self.queue.not_before)
-        self.queue.stop(worker_id)
-        self.queue.remove([item])
-        if not self._grant(now, session, item, waiter.request_id, now if is_late else free_at):
-            self.queue.put_back(item)
-        return True
-
-    def _speculate(self, now: float, speculation: Speculation) -> None:
-        """Give idle actors a second lease on items that take too long."""
-        for first in speculation.overdue(now):
-            kind = first.item.kind
-            for worker_id in list(self.queue.idle):
-                session = self.members.find(worker_id, self.epoch)
-                is_fit = worker_id != first.worker_id and not self.pace.is_slow(worker_id, kind)
-                if session is not None and is_fit:
-                    waiter = self.queue.stop(worker_id)
-                    assert waiter is not None
-                    self._grant(now, session, first.item, waiter.request_id, now)
-                    self._note(
-                        "speculated",
-                        f"{first.item} takes worker {first.worker_id} longer than 1.5 times the "
-                        f"median: worker {worker_id} does it too",
-                        session,
-                    )
-                    break
-
-    def _grant(
-        self, now: float, session: Session, item: WorkItem, request_id: str, available_at: float
-    ) -> bool:
-        one = self._rounds[item.round]
-        entry = one.items[item]
-        published = self._published
-        if item.base_version != published.version:
-            item = replace(item, base_version=published.version)
-        valid_s = self.config.server.item_timeout_s * (entry.attempts + 1)
-        digest = published.digests.get(item.pipeline, "")
-        try:
-            lease = self.members.lease(now, session, item, request_id, valid_s, digest)
-        except CapacityError as error:
-            self._note("refused", str(error), session, warn=True)
-            self._actions.append(Wait(session.worker_id, request_id))
-            return False
-        is_second = bool(entry.leases)
-        one.grant(item, lease)
-        self.pace.granted(now, lease)
-        if self._speculation is not None:
-            self._speculation.granted(lease, is_second)
-        session.hint = self._hint()
-        self._actions.append(Grant(lease, session.hint, available_at))
-        return True
-
-    def _hint(self) -> WorkItem | None:
-        """Guess what an actor gets after the item it has now: every other one comes first."""
-        ahead = max(0, len(self.members) - 1)
-        item = self.queue.place(ahead)
-        if item is not None:
-            return item
-        last = next(reversed(self._rounds))
-        if self._after[0] != last:
-            after = self._progress_ahead()
-            kind = next_kind(self.config, after, self._plan)
-            items = items_of(self.config, after, kind, self._pipelines) if kind else ()
-            order = self._mode.opened(items, items[0].index) if kind is ItemKind.TRAIN else items
-            self._after = (last, order)
-        items = self._after[1]
-        return items[(ahead - len(self.queue.pending)) % len(items)] if items else None
+        self.leasing.queue.add(one.reopen(now))
 
     def _take(self, now: float, head: Head, outcome: Outcome) -> None:
         """Note the first answer of an item; its leases are over."""
@@ -719,22 +597,19 @@ class Core:
             leases = self._rounds[item.round].answer(now, head, outcome)
             if item.kind is ItemKind.TRAIN:
                 self._mode.answered(item)
-        for lease in leases:
-            self.members.drop(lease)
-        if self._speculation is not None:
-            self._speculation.over(item)
+        self.leasing.close([item], leases)
 
     def _refuse(self, now: float, head: Head, refusal: Verdict) -> None:
         """Count a refusal; one that comes too late gives its lease back."""
-        entry = self._entry(head.item)
+        entry = self.leasing.entry(head.item)
         lease = entry.leases.get(head.token.counter) if entry is not None else None
         session = self.members.find(head.worker_id, self.epoch)
         if refusal.outcome is Outcome.LATE and lease is not None and session is not None:
             if self._late.find(head.item) is not None:
                 session.last = Given(head.item, Outcome.LATE)
-            self._release(now, lease)
+            self.leasing.release(now, lease)
         if refusal.outcome not in TAKEN | {Outcome.DUPLICATE}:
-            self._note(
+            self._outbox.note(
                 "refused",
                 refusal.message,
                 worker_id=head.worker_id,
@@ -742,44 +617,8 @@ class Core:
                 outcome=refusal.outcome,
             )
 
-    def _set_down(self, now: float, head: Head) -> None:
-        """Note that an actor is done with an item, whatever becomes of its answer."""
-        if head.token.epoch == self.epoch:
-            self.pace.answered(now, head.worker_id, head.token.counter)
-            if not self.pace.num_in_hand(head.worker_id):
-                self.queue.finished_item(now, head.worker_id)
-
-    def _release(self, now: float, lease: Lease) -> None:
-        """End a lease; its item waits again unless another actor has it, or its round is closed."""
-        self.members.drop(lease)
-        self._late.release(lease)
-        one = self._rounds.get(lease.item.round)
-        if one is not None and one.release(now, lease):
-            if self._speculation is not None:
-                self._speculation.over(lease.item)
-            if one.quorum_at is None:
-                self.queue.put_back(lease.item)
-
     def _end(
         self, now: float, session: Session, event: str, message: str, warn: bool = False
     ) -> None:
-        waiter = self.queue.stop(session.worker_id)
-        if waiter is not None:
-            self._actions.append(Wait(session.worker_id, waiter.request_id))
-        self.queue.unhold(session)
-        self.pace.left(session.worker_id)
-        for lease in self.members.end(session):
-            self._release(now, lease)
-        self._note(event, message, session, warn=warn)
-
-    def _note(
-        self,
-        event: str,
-        message: str,
-        session: Session | None = None,
-        warn: bool = False,
-        worker_id: str = "",
-        outcome: Outcome | None = None,
-    ) -> None:
-        who = session.worker_id if session is not None else worker_id
-        self._actions.append(Note(event, message, warn, who, outcome))
+        self.leasing.end(now, session)
+        self._outbox.note(event, message, session.worker_id, warn)

@@ -285,8 +285,8 @@ def require_small(run: DrivenCore) -> None:
     core, members = run.core, run.core.members
     assert len(members) <= 8
     assert len(members._by_incarnation) == len(members)
-    assert len(core.queue.idle) + len(core.queue.ahead) <= len(members)
-    assert len(core.queue.pending) <= 3
+    assert len(core.leasing.queue.idle) + len(core.leasing.queue.ahead) <= len(members)
+    assert len(core.leasing.queue.pending) <= 3
     of_items = [
         n for entry in (core.round.items if core.round else {}).values() for n in entry.leases
     ]

@@ -38,7 +38,7 @@ def windowed(num_actors: int = 2, **sync: Any) -> tuple[DrivenCore, list[str]]:
 
 def busy(run: DrivenCore, actor: str) -> bool:
     """Tell whether the server believes that an actor computes."""
-    return run.core.pace.num_in_hand(actor) > 0
+    return run.core.leasing.pace.num_in_hand(actor) > 0
 
 
 # -- quorum ----------------------------------------------------------------------------------------
