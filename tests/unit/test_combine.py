@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from dmaml.server.combine import (
 )
 from dmaml.server.core.actions import Head
 from dmaml.server.weights.mean import Mean
+from dmaml.server.weights.per_pipeline import PerPipeline, section_of
 from tests.unit.driven_core import config_of
 
 
@@ -181,3 +184,54 @@ def test_entropy_is_that_of_the_slots_that_count():
 
     assert mean.weight_entropy == pytest.approx(1.0)
     assert by_loss.weight_entropy == pytest.approx(2 - 0.75 * np.log2(3))
+
+
+def test_staleness_reaches_the_generator_and_a_late_slot_adds_to_its_own():
+    late = replace(head(1, loss=3.0), item=WorkItem(4, ItemKind.TRAIN, 0, 1, 0, 3, 3))
+    heads = [head(0, loss=1.0), head(1, loss=2.0), late]
+    generator = ByLoss()
+    ages = {heads[0].item: 0, heads[1].item: 0, late.item: 1}
+
+    found = combined(heads, [[6.0], [12.0], [18.0]], generator=generator, staleness=ages)
+
+    assert generator.asked == ([1.0, 2.0, 3.0], [0, 1, 1], [0, 0, 1])
+    assert found.gradient.tolist() == [1.0 + 4.0 + 9.0]
+    assert found.weights == pytest.approx([1 / 6, 5 / 6])
+    assert found.losses == [1.0, 2.0]
+
+
+def test_void_part_of_an_earlier_round_leaves_this_round_alone():
+    late = replace(head(0, loss=9.0), item=WorkItem(4, ItemKind.TRAIN, 0, 0, 0, 3, 3))
+    heads = [head(0, loss=1.0), late]
+
+    found = combined(heads, [[2.0], [8.0]], voids=[late.item])
+
+    assert found.gradient.tolist() == [2.0]
+
+
+def test_pipelines_share_no_history():
+    config = config_of(weights={"name": "loss_moving_average"})
+    generators = PerPipeline(config)
+    slots, fresh = np.arange(2), np.zeros(2, dtype=np.int64)
+    generators.of(0).weights(np.array([9.0, 1.0]), slots, fresh)
+
+    own = generators.of(1).weights(np.array([1.0, 1.0]), slots, fresh)
+    again = PerPipeline(config)
+    again.load(generators.state())
+
+    assert own.tolist() == [0.5, 0.5]
+    assert again.state() == generators.state()
+    assert set(again.state()) == {"0", "1"}
+
+
+def test_merged_answers_are_discounted_and_others_are_not():
+    config = config_of(
+        topology={"slots": 2},
+        sync={"mode": "quorum", "quorum": 1, "late": "merge", "late_discount": 1.0},
+    )
+    losses, slots = np.ones(3), np.array([0, 1, 1])
+
+    found = PerPipeline(config).of(0).weights(losses, slots, np.array([0, 0, 1]))
+
+    assert found == pytest.approx(np.array([2, 2, 1]) / 5)
+    assert section_of(config_of()).name == "mean"
