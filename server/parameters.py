@@ -29,7 +29,7 @@ class Snapshot:
 
 
 Snapshots = Mapping[int, Snapshot]  # by pipeline
-NUM_KEPT: Final = 8  # published versions that can still be pulled
+NUM_KEPT: Final = 8  # published versions that can still be pulled in async mode
 
 
 class Parameters:
@@ -38,15 +38,18 @@ class Parameters:
     Attributes:
         snapshots: the published version of each pipeline.
         staged: the version after the last commit; published by `publish`.
+
+    Args:
+        num_kept: published versions that can still be pulled.
     """
 
-    def __init__(self, config: OuterSection) -> None:
+    def __init__(self, config: OuterSection, num_kept: int = 1) -> None:
         self._config = config
         self._outers: dict[int, Outer] = {}
         self._layout: Layout | None = None
         self.snapshots: Snapshots = {}
         self.staged: Snapshots = {}
-        self._kept: deque[Snapshots] = deque(maxlen=NUM_KEPT)
+        self._kept: deque[Snapshots] = deque(maxlen=num_kept)
 
     @property
     def is_ready(self) -> bool:

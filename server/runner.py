@@ -42,7 +42,7 @@ from dmaml.server.core.progress import Progress
 from dmaml.server.core.rounds import Core
 from dmaml.server.history import History
 from dmaml.server.metrics import Metrics
-from dmaml.server.parameters import Parameters, Snapshot, Snapshots
+from dmaml.server.parameters import NUM_KEPT, Parameters, Snapshot, Snapshots
 from dmaml.server.shelf import Shelf
 from dmaml.server.state import capture_meta, memory_of
 from dmaml.server.storage import Storage
@@ -66,7 +66,8 @@ class Runner:
         self._generators = PerPipeline(self.config)
         self._strategy = clustering.build(self.config.clustering)
         self._clustering_state = self._strategy.initial()
-        self.parameters = Parameters(self.config.outer)
+        num_kept = NUM_KEPT if self.config.sync.mode == "async" else 1
+        self.parameters = Parameters(self.config.outer, num_kept)
         self._answers = Answers(
             self.config, self.parameters, self._generators, Shelf(self.config, storage.folder)
         )
@@ -94,6 +95,7 @@ class Runner:
         self._saving: asyncio.Task[None] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self.over = asyncio.Event()  # set once the run is finished or failed
         self._shown = (RunState.EMPTY, Progress())
@@ -119,6 +121,8 @@ class Runner:
 
     async def close(self) -> None:
         """Write the last committed state, release everything."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         for task in list(self._tasks):
             if task not in (self._saving, self._committing):
                 task.cancel()
@@ -300,7 +304,8 @@ class Runner:
                         self._save()
                 case Wake():
                     loop = asyncio.get_running_loop()
-                    loop.call_at(loop.time() + action.at - time.monotonic(), self._wake)
+                    delay_s = action.at - time.monotonic()
+                    self._alarm = loop.call_later(max(0.0, delay_s), self._wake)
                 case Note():
                     self._note(action)
         self._notify()
