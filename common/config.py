@@ -144,6 +144,18 @@ class TopologySection(Section):
     parts: int = _semantic(1, "Shares of a slot's tasks, so that more actors have work.", ge=1)
 
 
+class FaultsSection(Section):
+    """Slots that are made to answer wrongly, for experiments."""
+
+    kind: Literal["none", "shuffled_labels", "scaled_gradient"] = _semantic(
+        "none",
+        "What is wrong with TRAIN items of `slots`. shuffled_labels: the labels of support and "
+        "query examples are permuted, each by itself; scaled_gradient: `scale` times the gradient.",
+    )
+    slots: tuple[Annotated[int, Field(ge=0)], ...] = _semantic((), "The faulty slots, from 0.")
+    scale: float = _semantic(-10.0, "Factor of scaled_gradient.")
+
+
 class SyncSection(Section):
     """When a round closes and what travels."""
 
@@ -269,6 +281,7 @@ class RunConfig(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     engine: EngineSection = EngineSection()
     topology: TopologySection = TopologySection()
+    faults: FaultsSection = FaultsSection()
     sync: SyncSection = SyncSection()
     weights: WeightsSection = WeightsSection()
     aggregation: AggregationSection = AggregationSection()
@@ -355,6 +368,7 @@ def check(config: RunConfig) -> RunConfig:
             "local steps of one slot cannot be divided. Set one of them to 1."
         )
     _check_sync(config)
+    _check_faults(config)
     if config.clustering.name == "none" and config.clustering.pipelines != 1:
         raise ConfigError(
             f"clustering.pipelines {config.clustering.pipelines} with clustering.name 'none': "
@@ -404,6 +418,20 @@ def _check_sync(config: RunConfig) -> None:
         raise ConfigError(
             "server.speculation with run.hardware 'mixed': two machines may give two answers to "
             "one item. Turn one of them off."
+        )
+
+
+def _check_faults(config: RunConfig) -> None:
+    faults, slots = config.faults, config.topology.slots
+    if (faults.kind == "none") == bool(faults.slots):
+        raise ConfigError(
+            f"faults.kind {faults.kind!r} with faults.slots {list(faults.slots)}: a fault needs a "
+            "kind and slots. Set both or neither."
+        )
+    if faults.slots and max(faults.slots) >= slots:
+        raise ConfigError(
+            f"faults.slots {list(faults.slots)}: topology.slots {slots} has slots 0 to "
+            f"{slots - 1}. Name some of them."
         )
 
 

@@ -17,6 +17,7 @@ from dmaml.common.layout import Flat, Layout
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms, tasks
 from dmaml.worker.algorithms.base import Algorithm, Context
+from dmaml.worker.faults import has_fault, scaled, with_shuffled_labels
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource
 from dmaml.worker.tasks.episodes import require_episode
@@ -112,7 +113,11 @@ class Answerer:
         streams = [stream(seed, Kind.TRAIN, index, pipeline, j) for j in numbers]
         units = self.source.split("train")
         task = config.task
-        return self.source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
+        batch = self.source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
+        if has_fault(config.faults, item, "shuffled_labels"):
+            own = [stream(seed, Kind.FAULT, index, pipeline, j) for j in numbers]
+            batch = with_shuffled_labels(batch, own)
+        return batch
 
     def _contribute(
         self, item: WorkItem, params: Params, layout: Layout, batches: list[TaskBatch]
@@ -124,6 +129,8 @@ class Answerer:
         given = iter(batches)
         found = self.algorithm.contribution(params, lambda: next(given), context)
         gradient = layout.flatten({n: t.detach().numpy() for n, t in found.gradient.items()})
+        if has_fault(config.faults, item, "scaled_gradient"):
+            gradient = scaled(gradient, config.faults.scale)
         return Answer(gradient, found.loss, found.metrics, found.num_tasks)
 
     def _init(self, item: WorkItem) -> Answer:

@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "algorithm.local_lr": 0.5, "algorithm.options": {"a": 1},
     "engine.name": "loop", "engine.chunk": 2,
     "topology.slots": 2, "topology.parts": 2,
+    "faults.scale": -1.0,
     "sync.wire_dtype": "bfloat16",
     "weights.name": "a.b:C", "weights.options": {"a": 1},
     "aggregation.name": "a.b:C", "aggregation.max_norm": 3.0, "aggregation.options": {"a": 1},
@@ -50,6 +51,8 @@ WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "outer.step_every": (6, {"schedule": "step", "step_every": 5}),
     "outer.step_factor": (0.5, {"schedule": "step", "step_every": 5}),
     "sync.quorum": (2, {"mode": "quorum"}),
+    "faults.kind": ("shuffled_labels", {"slots": [0]}),
+    "faults.slots": ([1], {"kind": "shuffled_labels"}),
 }
 ONE_VALUE = {"run.device"}
 NAMED = configuration.keys()
