@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError
@@ -29,6 +29,19 @@ MAX_SERVER_RESTARTS: Final = 3
 ORPHAN_S: Final = 60.0
 POLL_S: Final = 0.2
 Show = Callable[[Status], None]
+
+
+class Server(Protocol):
+    """The embedded server, as who waits for its run sees it."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal, or None while it runs."""
+
+    def restart(self) -> None:
+        """Start it again; it resumes from its last checkpoint."""
+
+    def check(self) -> None:
+        """Raise what it ended with, unless it ended well."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def train(
         crew = Crew(cluster, demand, address, ORPHAN_S, options.data_dir, logs)
         supervisor = Supervisor(crew)
         try:
-            _until_done(server, supervisor, watcher, show)
+            until_done(server, supervisor, watcher, show)
         finally:
             with undisturbed():
                 watcher.stop()
@@ -111,9 +124,12 @@ def _ray(workers: int, logs: Path) -> Iterator[Cluster]:
             cluster.close()
 
 
-def _until_done(
-    server: ServerProcess, supervisor: Supervisor, watcher: Watcher, show: Show
-) -> None:
+def until_done(server: Server, supervisor: Supervisor, watcher: Watcher, show: Show) -> None:
+    """Keep server and actors at work until the run is done.
+
+    Raises:
+        DmamlError: what a part ended with.
+    """
     restarts = 0
     while True:
         is_over = supervisor.watch(POLL_S)
