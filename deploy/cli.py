@@ -264,6 +264,39 @@ def evaluate(
     evaluate_run(run, tasks, steps, split, k_query, which, data_dir, json_output)
 
 
+@app.command()
+def repro(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of an experiment; without it they are listed.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick/--full", help="At most ten minutes on two cores, or the whole."),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; default runs/repro/NAME[-quick].")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Experiments, for the 95 % intervals; default 3.", min=1)
+    ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Runs at a time; default one per core.", min=1)
+    ] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Smooth curves by a polynomial of degree 10.")
+    ] = False,
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Run a published experiment; print measured beside published, draw the pictures."""
+    from dmaml.deploy.repro.command import reproduce, show_list
+
+    if name is None:
+        show_list(json_output)
+    else:
+        reproduce(name, quick, out, seeds, lanes, smooth, data_dir, json_output)
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None, json_output: Json = False) -> None:
     """List the task sources: where they are, their licences and digests."""

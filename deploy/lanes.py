@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, final
@@ -25,6 +26,7 @@ log = logging.getLogger("dmaml.deploy")
 LONG_POLL_S: Final = 30.0
 ORPHAN_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.2
+SHORT_S: Final = 0.02
 
 
 class WarmWorker:
@@ -104,10 +106,11 @@ class Lane:
         """Return where there should be an actor."""
         return self._places
 
-    def start(self, place: Place) -> None:
+    def start(self, place: Place) -> bool:
         """Begin the run at a place, in the process that is there or in a new one."""
         self._numbers[place] = self._numbers.get(place, -1) + 1
         self._poll(place)
+        return False
 
     def ended(self, timeout_s: float) -> list[Ended]:
         """Wait until an actor's work ends, at most `timeout_s`; return those whose did.
@@ -118,6 +121,7 @@ class Lane:
         if self._is_stopped():
             raise KeyboardInterrupt
         if not self._polls:
+            time.sleep(min(timeout_s, SHORT_S))  # the run is over, the server about to end
             return []
         found: list[Ended] = []
         ready, _ = ray.wait(list(self._polls), num_returns=1, timeout=timeout_s)

@@ -63,7 +63,8 @@ class Finished:
         test: what `Learner.evaluate` gave, or None without test tasks.
         stopped: why it ended before its time, "" otherwise: a run whose gradients are not finite
             any more is paused, and no retry would change that. `test` is then of the last state.
-        train_s, test_s: seconds of wall time, the former from the record.
+        train_s, test_s: seconds of wall time; the former is the sum over the training rounds in
+            mode sync, and else from the first round to the last, validations included.
     """
 
     rounds: int
@@ -82,10 +83,12 @@ class Measured:
     """A finished cell with its record.
 
     Attributes:
+        folder: its run directory.
         rounds, evaluations: rows of `run.sqlite`, oldest first.
     """
 
     cell: Cell
+    folder: Path
     finished: Finished
     rounds: list[Row]
     evaluations: list[Row]
@@ -191,7 +194,7 @@ def measured(cells: Iterable[Cell], out: Path) -> dict[str, Measured]:
         if finished is not None:
             folder = out / cell.name
             rounds, evaluations = read_rows(folder, "rounds"), read_rows(folder, "evaluations")
-            found[cell.name] = Measured(cell, finished, rounds, evaluations)
+            found[cell.name] = Measured(cell, folder, finished, rounds, evaluations)
     return found
 
 
@@ -282,7 +285,7 @@ def _run(cell: Cell, folder: Path, server: WarmServer, lane: Lane) -> Finished:
         rounds=cell.config.run.rounds,
         evaluation=_evaluation_of(cell.config),
         stopped=stopped,
-        train_s=round(sum(row["duration_s"] for row in rows), 3),
+        train_s=round(_train_s(cell.config, rows), 3),
         test_s=round(time.monotonic() - began, 3),
         **found,
     )
@@ -315,6 +318,12 @@ def _train(cell: Cell, folder: Path, server: WarmServer, lane: Lane) -> str:
         watcher.stop()
         supervisor.stop()
     return ""
+
+
+def _train_s(config: RunConfig, rows: list[Row]) -> float:
+    if config.sync.mode == "sync" or not rows:
+        return float(sum(row["duration_s"] for row in rows))
+    return float(rows[-1]["at"] - rows[0]["at"] + rows[0]["duration_s"])  # rounds overlap
 
 
 def _evaluation_of(config: RunConfig) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Answers:
             "losses": {str(p): one.losses for p, one in done.items()},
             "norm": math.sqrt(sum(one.norm**2 for one in done.values())),
             "voids": len(commit.voids),
-            "items": item_rows(commit.heads),
+            "items": item_rows(commit.heads, commit.staleness),
         }
         num_tasks = dict.fromkeys(done, 0)
         for head in alive:

@@ -167,17 +167,20 @@ def evaluation_metrics(tables: list[Tables]) -> dict[str, dict[str, list[float]]
     return {name: interval(np.concatenate([table[name] for table in tables])) for name in names}
 
 
-def item_rows(heads: tuple[Head, ...]) -> list[dict[str, float | int | str]]:
-    """Return who did each item and where its time went, seconds."""
+def item_rows(
+    heads: tuple[Head, ...], staleness: Sequence[int]
+) -> list[dict[str, float | int | str]]:
+    """Return who did each item, from how old parameters, and where its time went, seconds."""
     return [
         {
             "pipeline": head.item.pipeline,
             "slot": head.item.slot,
             "part": head.item.part,
             "worker_id": head.worker_id,
+            "staleness": stale,
             **head.timings,
         }
-        for head in heads
+        for head, stale in zip(heads, staleness, strict=True)
     ]
 
 

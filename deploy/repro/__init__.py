@@ -1,0 +1,37 @@
+"""Published experiments, by name: `dmaml repro NAME`. One file per family of figures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dmaml.common.errors import UnknownNameError
+from dmaml.deploy.repro import (
+    beta,
+    durations,
+    implementation,
+    modes,
+    parameters,
+    robustness,
+    scaling,
+    slots,
+)
+from dmaml.deploy.repro.experiment import Experiment
+
+EXPERIMENTS: Final[dict[str, Experiment]] = {
+    one.name: one
+    for family in (
+        implementation, parameters, beta, scaling, durations, slots, robustness, modes,
+    )
+    for one in family.EXPERIMENTS
+}  # fmt: skip
+
+
+def find(name: str) -> Experiment:
+    """Return an experiment.
+
+    Raises:
+        UnknownNameError: no such one.
+    """
+    if name not in EXPERIMENTS:
+        raise UnknownNameError("experiment", name, tuple(EXPERIMENTS))
+    return EXPERIMENTS[name]

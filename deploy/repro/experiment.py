@@ -1,0 +1,205 @@
+"""The contract of a published experiment: which runs it needs, and what they come to. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from dmaml.deploy.sweep import Cell, Measured, cell_of
+from dmaml.report.bands import mean_and_half
+from dmaml.report.charts import Picture
+
+THESIS: Final = "Soulier 2020"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an experiment is run.
+
+    Attributes:
+        quick: at most ten minutes on two cores, with a smaller model and fewer rounds.
+        seeds: experiments; run.seed is 1 .. seeds.
+        smooth: curves are smoothed by a polynomial of degree 10.
+    """
+
+    quick: bool
+    seeds: int
+    smooth: bool = False
+
+    def choose(self, quick: Any, full: Any) -> Any:
+        """Return what this form takes."""
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting of an experiment, done once per seed.
+
+    Attributes:
+        label: for people; the name of its directories is made from it.
+        settings: `section.key=value`, on top of the experiment's configuration.
+        actors: Ray actors that work on each of its runs.
+    """
+
+    label: str
+    settings: tuple[str, ...] = ()
+    actors: int = 1
+
+    def cell_name(self, seed: int) -> str:
+        """Return the name of the directory of one seed's run."""
+        return f"{re.sub(r'[^a-z0-9.]+', '-', self.label.lower()).strip('-')}-s{seed}"
+
+
+@final
+class Results:
+    """The finished cells of an experiment."""
+
+    def __init__(self, cells: Mapping[str, Measured]) -> None:
+        self._cells = dict(cells)
+
+    def of(self, variant: Variant, seeds: int) -> list[Measured]:
+        """Return a variant's finished runs, by seed; those that failed are not among them."""
+        names = (variant.cell_name(seed) for seed in range(1, seeds + 1))
+        return [self._cells[name] for name in names if name in self._cells]
+
+    def __iter__(self) -> Iterator[Measured]:
+        return iter(self._cells.values())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words and figures; the first row's cells are headings."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published statement beside what was measured here."""
+
+    what: str
+    published: str
+    measured: str
+    source: str = THESIS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment came to.
+
+    Attributes:
+        facts: figures for the JSON object, by name.
+        notes: sentences about how to read them.
+    """
+
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    published: tuple[Published, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A published experiment.
+
+    Attributes:
+        name: what `dmaml repro NAME` takes.
+        title: one line.
+        shows: which figures and tables of the thesis, or which claim, it is about.
+        about: settings that the thesis's text leaves open and what was taken; one paragraph.
+        config: YAML, the full form's; `configs/NAME.yaml` holds it.
+        cells: the runs of a form.
+        outcome: what they come to.
+        is_timed: wall times matter: cells are done one at a time, whatever --lanes says.
+        quick_seeds: experiments of the quick form where --seeds is not given.
+    """
+
+    name: str
+    title: str
+    shows: str
+    about: str
+    config: str
+    cells: Callable[[Form], tuple[Cell, ...]]
+    outcome: Callable[[Form, Results], Outcome]
+    is_timed: bool = False
+    quick_seeds: int = 3
+
+
+def cells_of(
+    config: str, variants: Sequence[Variant], form: Form, common: tuple[str, ...] = ()
+) -> tuple[Cell, ...]:
+    """Return a cell for each seed and variant: first all variants of seed 1, then those of 2, ...
+
+    Args:
+        config: YAML.
+        common: settings of all of them, below the variants' own.
+    """
+    return tuple(
+        cell_of(
+            variant.cell_name(seed), config, (*common, *variant.settings, f"run.seed={seed}"),
+            variant.actors,
+        )
+        for seed in range(1, form.seeds + 1)
+        for variant in variants
+    )  # fmt: skip
+
+
+# -- figures of finished runs ----------------------------------------------------------------------
+
+
+def final_scores(runs: Sequence[Measured], metric: str = "accuracy", step: int = -1) -> list[float]:
+    """Return each run's mean over its test tasks, after `step` adaptation steps (-1: the last)."""
+    tests = (run.finished.test for run in runs)
+    return [float(test[metric][step]) for test in tests if test is not None]
+
+
+def percent(runs: Sequence[Measured], step: int = -1) -> str:
+    """Return mean and 95 % interval of the final test accuracy in words, %."""
+    return figure([100 * score for score in final_scores(runs, step=step)])
+
+
+def figure(values: Sequence[float], digits: int = 1) -> str:
+    """Return mean ± half-width over seeds in words; `–` where there is nothing."""
+    if not values:
+        return "–"
+    mean, half = mean_and_half(values)
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+
+
+def validation(run: Measured, by: str, metric: str = "accuracy", step: int = -1) -> Any:
+    """Return a run's validation curve as (x, y).
+
+    Args:
+        by: `rounds`, `tasks` (seen in training) or `seconds` (of training; validation left out).
+        step: adaptation steps after which it is measured, -1: the last.
+    """
+    points = [row for row in run.evaluations if metric in row["metrics"]]
+    place = _places(run, by)
+    xs = [place[row["version"]] for row in points if row["version"] in place]
+    ys = [r["metrics"][metric]["mean"][step] for r in points if r["version"] in place]
+    return xs, ys
+
+
+def _places(run: Measured, by: str) -> dict[int, float]:
+    """Return version -> x."""
+    config = run.cell.config
+    per_round = config.topology.slots * config.algorithm.tasks * config.algorithm.local_steps
+    is_sync = config.sync.mode == "sync"  # elsewhere a version is a commit, not a round
+    found, seconds = {}, 0.0
+    for row in run.rounds:
+        seconds += row["duration_s"]
+        tasks, version = row["tasks_seen"], row["version"]
+        rounds = version if is_sync else tasks / per_round
+        found[version] = {"rounds": rounds, "tasks": tasks, "seconds": seconds}[by]
+    return found
+
+
+def round_seconds(run: Measured, skipped: int = 3) -> list[float]:
+    """Return the wall time of each training round but the first few, seconds."""
+    rows = run.rounds[skipped:] if len(run.rounds) > 2 * skipped else run.rounds
+    return [row["duration_s"] for row in rows]

@@ -1,0 +1,303 @@
+"""The published experiments: their runs are valid and distinct, and figures become tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmaml.common import config as configuration
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError, RunDirectoryError, UnknownNameError
+from dmaml.deploy.repro import EXPERIMENTS, find, robustness, slots
+from dmaml.deploy.repro.command import num_lanes
+from dmaml.deploy.repro.experiment import (
+    Experiment,
+    Form,
+    Results,
+    Variant,
+    cells_of,
+    figure,
+    final_scores,
+    validation,
+)
+from dmaml.deploy.sweep import (
+    RESULT,
+    Cell,
+    Finished,
+    Measured,
+    cell_of,
+    read_finished,
+    require_writable,
+    sweep,
+)
+from dmaml.report.charts import Lines, Matrix
+from dmaml.server import aggregation, weights
+
+ROOT = Path(__file__).parents[2]
+QUICK = Form(quick=True, seeds=2)
+EACH = pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+
+
+def measured(cell: Cell, score: float = 0.5, rounds: int = 4, stopped: str = "") -> Measured:
+    """Return a finished run as it might have been."""
+    config = cell.config
+    steps = config.evaluation.steps + 1
+    metric = "mse" if config.task.source == "sinusoid" else "accuracy"
+    per_round = config.topology.slots * config.algorithm.tasks * config.algorithm.local_steps
+    rows = [
+        {
+            "version": n, "tasks_seen": n * per_round, "duration_s": 0.5, "norm": 1.0, "loss": 1.0,
+            "items": [{"staleness": 0}], "metrics": {},
+        }
+        for n in range(1, rounds + 1)
+    ]  # fmt: skip
+    evaluations = [
+        {"version": n, "metrics": {metric: {"mean": [score] * steps, "ci95": [0.0] * steps}}}
+        for n in (2, 4)
+    ]
+    test = {metric: [score] * steps} if config.evaluation.test_tasks else None
+    finished = Finished(
+        rounds, {}, rounds, rounds * per_round, "0" * 64, test, stopped, rounds * 0.5, 1.0
+    )
+    return Measured(cell, Path("nowhere"), finished, rows, evaluations)
+
+
+def results_of(cells: Sequence[Cell], **options: Any) -> Results:
+    return Results({cell.name: measured(cell, **options) for cell in cells})
+
+
+# -- the entries -----------------------------------------------------------------------------------
+
+
+@EACH
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+def test_every_run_of_an_experiment_is_valid_and_has_a_name_of_its_own(
+    experiment: Experiment, quick: bool
+) -> None:
+    cells = experiment.cells(Form(quick, seeds=3))
+
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        assert cell.name == cell.config.run.name
+        assert set(cell.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
+        weights.build(cell.config.weights)
+        aggregation.build(cell.config.aggregation, configuration.num_contributions(cell.config))
+    assert {cell.config.run.seed for cell in cells} == {1, 2, 3}
+
+
+@EACH
+def test_each_run_is_another_but_for_its_seed(experiment: Experiment) -> None:
+    cells = experiment.cells(QUICK)
+
+    first = [cell for cell in cells if cell.config.run.seed == 1]
+    keys = {(configuration.identity(c.config), c.config.run.rounds) for c in first}
+    assert len(keys) == len(first)
+    assert len(cells) == 2 * len(first)
+
+
+@EACH
+def test_the_quick_form_is_the_smaller(experiment: Experiment) -> None:
+    def work(form: Form) -> int:
+        return sum(
+            c.config.run.rounds * c.config.topology.slots * c.config.algorithm.tasks
+            for c in experiment.cells(form)
+        )
+
+    assert work(Form(True, 3)) < work(Form(False, 3))
+
+
+@EACH
+def test_an_outcome_has_tables_pictures_and_json(experiment: Experiment) -> None:
+    if experiment is slots.EXPERIMENTS[0]:
+        pytest.skip("it compares checkpoints: tests/integration/test_sweep.py")
+    cells = experiment.cells(QUICK)
+
+    outcome = experiment.outcome(QUICK, results_of(cells))
+
+    assert outcome.tables
+    for table in outcome.tables:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    assert outcome.pictures
+    assert all(
+        panel.lines if isinstance(panel, Lines) else panel.values
+        for picture in outcome.pictures
+        for panel in picture.panels
+    )
+    json.dumps(outcome.facts)
+
+
+@EACH
+def test_an_outcome_without_a_single_finished_run_is_empty_and_no_error(
+    experiment: Experiment,
+) -> None:
+    outcome = experiment.outcome(QUICK, Results({}))
+
+    words = {cell for table in outcome.tables for row in table.rows for cell in row[1:]}
+    assert words <= {"–", "", "0", *map(str, (1, 2, 4, 8, 16))}
+
+
+@EACH
+def test_the_configuration_beside_the_code_is_the_entry_s(experiment: Experiment) -> None:
+    file = ROOT / "configs" / f"{experiment.name}.yaml"
+
+    expected = f"# {experiment.title} ({experiment.shows}).\n#\n# dmaml repro {experiment.name}\n"
+    assert file.read_text() == expected + experiment.config
+    configuration.load(file)
+
+
+def test_an_unknown_experiment_is_named_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        find("byzantium")
+
+    assert "unknown experiment 'byzantium'. Did you mean 'byzantine'?" in str(caught.value)
+
+
+def test_validation_steps_are_those_of_the_figures() -> None:
+    steps = {
+        name: {c.config.evaluation.steps for c in EXPERIMENTS[name].cells(Form(False, 1))}
+        for name in (
+            "implementation_omniglot", "implementation_miniimagenet", "implementation_sinusoid",
+            "beta_omniglot", "beta_miniimagenet", "beta_sinusoid", "workers",
+        )
+    }  # fmt: skip
+
+    assert list(steps.values()) == [{3}, {5}, {1}, {3}, {10}, {1}, {3}]
+
+
+def test_timed_experiments_are_done_one_run_at_a_time() -> None:
+    durations, modes = EXPERIMENTS["durations"], EXPERIMENTS["modes"]
+
+    assert num_lanes(durations, durations.cells(QUICK), lanes=4) == 1
+    assert num_lanes(modes, modes.cells(QUICK), lanes=4) == 4
+    grown = {
+        (c.config.topology.slots, c.actors)
+        for c in durations.cells(QUICK)
+        if c.name.startswith(("workers", "none"))
+    }
+    assert grown == {(n, n) for n in (1, 2, 4, 8, 16)}
+
+
+def test_every_generator_meets_every_rule_under_every_fault() -> None:
+    cells = EXPERIMENTS["byzantine"].cells(Form(True, 1))
+
+    found = {
+        (c.config.weights.name, c.config.aggregation.name, c.config.faults.kind) for c in cells
+    }
+    generators = set(weights.GENERATORS) - {"staleness_discount"}  # in mode sync it is its inner
+    assert {g for g, _, _ in found} == generators
+    assert {r for _, r, _ in found} == set(aggregation.RULES)
+    assert len(found) == len(cells) == 3 * len(generators) * len(aggregation.RULES)
+    assert {c.config.faults.slots for c in cells} == {(), (0,)}
+
+
+def test_the_table_says_which_combinations_are_within_a_point_of_the_clean_run() -> None:
+    experiment = robustness.EXPERIMENTS[1]
+    scores = {"mean-mean-clean": 0.70, "loss-weighted-median-scaled": 0.691}
+    cells = {
+        cell.name: measured(cell, scores.get(cell.name.removesuffix("-s1"), 0.4))
+        for cell in experiment.cells(Form(True, 1))
+    }
+
+    facts = experiment.outcome(Form(True, 1), Results(cells)).facts
+
+    assert facts["clean"] == pytest.approx(70.0)
+    assert facts["near"][robustness.SCALED] == ["loss_weighted × median"]
+    assert facts["near"][robustness.SHUFFLED] == facts["near_under_both"] == []
+
+
+def test_a_stopped_run_is_shown_and_named() -> None:
+    experiment = robustness.EXPERIMENTS[1]
+    cells = experiment.cells(Form(True, 1))
+
+    outcome = experiment.outcome(
+        Form(True, 1), results_of(cells, score=0.2, stopped="every contribution is void")
+    )
+
+    assert any("stopped before their end" in note for note in outcome.notes)
+    panel = outcome.pictures[0].panels[0]
+    assert isinstance(panel, Matrix)
+    assert panel.values[0][0] == pytest.approx(20.0)
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+TINY = "task: {source: sinusoid, n_way: 1}\nmodel: {name: mlp}\n"
+
+
+def test_cells_go_seed_by_seed_and_settings_of_a_variant_are_on_top() -> None:
+    variants = [Variant("A, β"), Variant("b  2", ("outer.lr=0.5", "run.rounds=7"))]
+
+    cells = cells_of(TINY, variants, Form(True, 2), ("run.rounds=3",))
+
+    assert [cell.name for cell in cells] == ["a-s1", "b-2-s1", "a-s2", "b-2-s2"]
+    assert [cell.config.run.rounds for cell in cells] == [3, 7, 3, 7]
+    assert [cell.config.run.seed for cell in cells] == [1, 1, 2, 2]
+
+
+def test_scores_and_curves_are_read_by_step_and_by_place() -> None:
+    run = measured(cell_of("one", TINY), score=2.0)
+
+    assert final_scores([run], "mse") == [2.0]
+    assert validation(run, "rounds", "mse") == ([2, 4], [2.0, 2.0])
+    assert validation(run, "tasks", "mse")[0] == [2 * 4 * 8, 4 * 4 * 8]
+    assert validation(run, "seconds", "mse")[0] == [1.0, 2.0]
+    assert validation(run, "rounds", "accuracy") == ([], [])
+
+
+def test_a_figure_has_its_interval_where_there_are_several() -> None:
+    assert figure([]) == "–"
+    assert figure([12.34]) == "12.3"
+    assert figure([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"
+
+
+# -- the sweep, without a run ----------------------------------------------------------------------
+
+
+def config_of(folder: Path, config: RunConfig) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(configuration.to_text(config))
+
+
+def test_a_result_counts_only_for_its_own_run(tmp_path: Path) -> None:
+    cell = cell_of("one", TINY, ("run.rounds=4",))
+    evaluation = cell.config.evaluation.model_dump(mode="json")
+    config_of(tmp_path / "one", cell.config)
+    file = tmp_path / "one" / RESULT
+    values = {
+        "rounds": 4, "evaluation": evaluation, "version": 4, "tasks_seen": 8, "theta_sha256": "",
+        "test": None, "stopped": "", "train_s": 1.0, "test_s": 1.0,
+    }  # fmt: skip
+
+    assert read_finished(cell, tmp_path) is None
+    file.write_text(json.dumps(values))
+    assert read_finished(cell, tmp_path) == Finished(**values)
+    others = ("run.rounds=5", "outer.lr=0.5", "evaluation.test_tasks=7")
+    for setting in others:
+        other = cell_of("one", TINY, ("run.rounds=4", setting))
+        assert read_finished(other, tmp_path) is None, setting
+    file.write_text('{"rounds": 4')
+    assert read_finished(cell, tmp_path) is None
+
+
+def test_cells_of_one_name_are_refused(tmp_path: Path) -> None:
+    cell = cell_of("one", TINY)
+
+    with pytest.raises(ConfigError, match="two cells of one name"):
+        sweep([cell, cell], tmp_path, 1, None)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(RunDirectoryError) as caught:
+        require_writable(tmp_path / "file" / "out")
+
+    assert "cannot be written: Not a directory. Give another --out." in str(caught.value)
+
+
+def test_a_sweep_with_nothing_to_do_starts_nothing(tmp_path: Path) -> None:
+    assert sweep([], tmp_path, 2, None) == {}
