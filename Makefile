@@ -51,7 +51,7 @@ docs: $(VENV)/.dev  ## regenerate the pages that come from the code
 	$(BIN)/python -m dmaml.deploy.metrics_page docs/metrics.md
 
 bench: $(VENV)/.dev  ## the share of a round that server and transport take
-	$(BIN)/python bench/overhead.py
+	$(BIN)/dmaml bench overhead
 
 clean:  ## remove what was built; runs/ stays
 	rm -rf wheelhouse/*.whl wheelhouse/*.txt wheelhouse/.done

@@ -1,6 +1,6 @@
 """How fast are the aggregation rules?
 
-    python bench/aggregation.py [--count 32] [--mib 1] [--repeats 15]
+    dmaml bench aggregation [--count 32] [--mib 1] [--repeats 15]
 
 Prints one JSON object: GB of gradients per second of processor time on one thread, the best of the
 repeats, for each rule. `krum_close` is krum where float32 products leave the choice open (all
@@ -10,19 +10,22 @@ gradients near a common one that is a thousand times larger), so that they are d
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dmaml.bench.options import Parser, positive, whole
 from dmaml.common.config import AggregationSection
+from dmaml.common.layout import Flat
 from dmaml.server.aggregation import build
 
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 Rules = dict[str, tuple[str, dict[str, Any]]]
 
 
@@ -39,7 +42,7 @@ def rules(count: int) -> Rules:
     }
 
 
-def gradients(count: int, size: int, shared: float) -> list[np.ndarray]:
+def gradients(count: int, size: int, shared: float) -> list[Flat]:
     """Return random gradients that share a common part, float32 `[size]` each."""
     rng = np.random.default_rng(0)
     common = shared * rng.standard_normal(size)
@@ -56,12 +59,17 @@ def speed(combine: Callable[[], object], num_bytes: int, repeats: int) -> float:
     return round(num_bytes / min(seconds[1:]) / 1e9, 2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--mib", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=15)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print, in a process of its own where this one has more numeric threads."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = Parser("aggregation", __doc__)
+    parser.add_argument("--count", type=whole, default=32)
+    parser.add_argument("--mib", type=positive, default=1.0)
+    parser.add_argument("--repeats", type=whole, default=15)
+    options = parser.parse_args(given)
+    if not os.environ.items() >= ONE_THREAD.items():  # read when numpy is imported: start again
+        command = [sys.executable, "-m", "dmaml.bench.aggregation", *given]
+        os.execve(sys.executable, command, {**os.environ, **ONE_THREAD})
     size = int(options.mib * 2**18)
     num_bytes = 4 * size * options.count
     weights = np.full(options.count, 1 / options.count)
@@ -69,9 +77,8 @@ def main() -> None:
     found = {}
     for label, (name, keywords) in rules(options.count).items():
         rule = build(AggregationSection(name=name, options=keywords))
-        found[label] = speed(
-            lambda rule=rule: rule.combine(apart, weights), num_bytes, options.repeats
-        )
+        combine = partial(rule.combine, apart, weights)
+        found[label] = speed(combine, num_bytes, options.repeats)
     krum = build(AggregationSection(name="krum", options={"num_byzantine": options.count // 5}))
     found["krum_close"] = speed(lambda: krum.combine(close, weights), num_bytes, options.repeats)
     stacked = np.stack(apart)
@@ -79,9 +86,5 @@ def main() -> None:
     print(json.dumps({"count": options.count, "mib": options.mib, "gb_per_s": found}))
 
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
 if __name__ == "__main__":
-    if not os.environ.items() >= ONE_THREAD.items():  # read when numpy is imported: start again
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD})
     main()

@@ -2,7 +2,7 @@
 
 Start one first, for instance `docker compose up -d --scale worker=4 --wait`, then:
 
-    python bench/cluster.py --http localhost:9464 --seconds 60
+    dmaml bench cluster --http localhost:9464 --seconds 60
 
 Prints one JSON object: answers of each actor meanwhile, the least over the most of them (1: fair),
 and the quantiles of the lease delay (docs/metrics.md) as upper bounds of the histogram's buckets.
@@ -10,21 +10,25 @@ and the quantiles of the lease delay (docs/metrics.md) as upper bounds of the hi
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import urllib.request
+from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from dmaml.bench.options import Parser, positive
 
 DELAY = "dmaml_lease_delay_seconds_bucket"
 SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 
 
-def status(http: str) -> dict:
+def status(http: str) -> dict[str, Any]:
     """Return the run now."""
     with urllib.request.urlopen(f"http://{http}/api/status", timeout=10) as reply:
-        return json.loads(reply.read())
+        found: dict[str, Any] = json.loads(reply.read())
+        return found
 
 
 def delays(http: str) -> dict[float, float]:
@@ -45,7 +49,7 @@ def quantile(buckets: dict[float, float], share: float) -> float:
     return min(bound for bound, count in buckets.items() if count >= share * total)
 
 
-def measure(http: str, seconds: float) -> dict:
+def measure(http: str, seconds: float) -> dict[str, Any]:
     """Return what happened in so many seconds."""
     before, delays_before = status(http), delays(http)
     time.sleep(seconds)
@@ -67,9 +71,14 @@ def measure(http: str, seconds: float) -> dict:
     }
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = Parser("cluster", __doc__)
     parser.add_argument("--http", default="localhost:9464")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=positive, default=60.0)
+    options = parser.parse_args(arguments)
     print(json.dumps(measure(options.http, options.seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Tasks per second of MAML's meta-gradient, by engine, order and shape.
 
-    python bench/engine.py [--rounds 7] [--chunks 1 2 4 8 16]
+    dmaml bench engine [--rounds 7] [--chunks 1 2 4 8 16]
 
 prints one JSON object to stdout and a Markdown table to stderr. The engines of a shape take
 turns, so that a slower moment of the machine meets all of them; the median is reported. `plain`
@@ -9,12 +9,11 @@ is MAML as one would first write it: F.conv2d, F.batch_norm and torch.autograd.g
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmaml.bench.options import Parser, whole
 from dmaml.common.config import from_mapping, resolve
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms
@@ -117,12 +117,12 @@ def measure(
     return {name: round(tasks / statistics.median(t), 1) for name, t in times.items()}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every shape and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--chunks", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    options = parser.parse_args()
+    parser = Parser("engine", __doc__)
+    parser.add_argument("--rounds", type=whole, default=7)
+    parser.add_argument("--chunks", type=whole, nargs="+", default=[1, 2, 4, 8, 16])
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
     names = ["plain", "loop", *(f"vmap {c}" for c in options.chunks)]

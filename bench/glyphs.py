@@ -1,4 +1,4 @@
-"""Measure how fast `glyphs` draws: `python bench/glyphs.py` prints one JSON object.
+"""Measure how fast `glyphs` draws: `dmaml bench glyphs` prints one JSON object.
 
 Everything runs on one thread; NumPy's elementwise operations start no others.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from dmaml.bench.options import Parser
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker.tasks import alphabets
@@ -31,8 +32,9 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print pictures per second of drawing alone and of whole episodes, and the time to start."""
+    Parser("glyphs", __doc__).parse_args(arguments)
     start = time.perf_counter()
     alphabets.characters()
     first_s = time.perf_counter() - start

@@ -6,21 +6,22 @@ is held up by server and transport from the end of one item's computation to the
 next, less the time in which another actor still computes the same round (that is imbalance, and
 shown by itself).
 
-    python bench/overhead.py [--rounds 100] [--workers 2] [--source glyphs]
+    dmaml bench overhead [--rounds 100] [--workers 2] [--source glyphs]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dmaml.bench.options import Parser, whole
 from dmaml.common.rundir import read_rows
 
 CONFIG = """\
@@ -36,18 +37,19 @@ server:     {{checkpoint_every: 1}}
 SKIPPED = 5  # rounds in which actors still warm up
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=2)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = Parser("overhead", __doc__)
+    parser.add_argument("--rounds", type=whole, default=100)
+    parser.add_argument("--workers", type=whole, default=2)
     parser.add_argument("--source", default="glyphs")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "overhead.yaml"
-        config.write_text(CONFIG.format(rounds=arguments.rounds, source=arguments.source))
+        config.write_text(CONFIG.format(rounds=options.rounds, source=options.source))
         run_dir = Path(folder) / "run"
         command = [sys.executable, "-m", "dmaml.deploy.cli", "train", str(config), "--json"]
-        command += ["--workers", str(arguments.workers), "--run-dir", str(run_dir)]
+        command += ["--workers", str(options.workers), "--run-dir", str(run_dir)]
         report = json.loads(
             subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         )
@@ -55,7 +57,7 @@ def main() -> None:
     print(json.dumps({"tasks_per_s": report["tasks_per_s"], **found}))
 
 
-def measure(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def measure(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return medians over rounds, in milliseconds and in percent of a round."""
     shares: list[float] = []
     table: dict[str, list[float]] = {"round": [], "overhead": [], "imbalance": [], "compute": []}

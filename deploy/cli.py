@@ -297,6 +297,20 @@ def repro(
         reproduce(name, quick, out, seeds, lanes, smooth, data_dir, json_output)
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name; without it a list.")] = "--help",
+) -> int:
+    """Measure this machine: scaling, stragglers, engine, ... (dmaml bench --help)."""
+    from dmaml.deploy.bench import run_benchmark
+
+    return run_benchmark(name, context.args)
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None, json_output: Json = False) -> None:
     """List the task sources: where they are, their licences and digests."""
