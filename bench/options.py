@@ -87,7 +87,7 @@ def show(report: dict[str, Any], columns: dict[str, str], rows: list[dict[str, A
     """Print a table of some columns (key -> heading), right-aligned."""
     table = Table(title=report["benchmark"])
     for heading in columns.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(str(row.get(key, "")) for key in columns))
     Console().print(table)

@@ -46,8 +46,7 @@ BASE: Final[Values] = {
 }
 COLUMNS: Final = {
     "ratio": "ratio", "slots": "slots", "actors": "actors", "epochs": "epochs", "tasks": "tasks",
-    "seen_tasks": "tasks a round", "seconds": "s a round", "relative": "relative %",
-    "tasks_per_s": "tasks/s",
+    "seen_tasks": "tasks/round", "seconds": "s/round", "relative": "%", "tasks_per_s": "tasks/s",
 }  # fmt: skip
 
 
@@ -65,6 +64,11 @@ class Point:
     def seen_tasks(self) -> int:
         """Tasks of one round."""
         return self.slots * self.epochs * self.tasks
+
+    def __str__(self) -> str:
+        return (
+            f"{self.actors} actors, {self.slots} slots, {self.epochs} epochs, {self.tasks} tasks"
+        )
 
 
 def points(factor: str, ratios: Sequence[int], tasks: int) -> list[Point]:
