@@ -12,9 +12,11 @@ import threading
 from pathlib import Path
 
 from dmaml.common import config as configuration
+from dmaml.common import frames
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
+from dmaml.common.memory import keep_freed_memory
 from dmaml.server.app import ServerOptions, run_server
 from dmaml.server.rpc.auth import Security
 
@@ -36,6 +38,7 @@ def serve(
     Raises:
         RunFailedError: the run failed and `exit_when_done`.
     """
+    keep_freed_memory(up_to=2 * frames.MAX_UNARY_BYTES)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = _read_embedded() if embedded else _read(config_file, settings)
     options = ServerOptions(

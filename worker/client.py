@@ -317,8 +317,9 @@ def _reply(message: meta_model_pb2.LeaseReply, layout: Layout | None) -> Reply:
     hint = frames.item_from_proto(lease.hint) if lease.HasField("hint") else None
     theta = None
     if lease.HasField("parameters"):
-        is_whole = frames.crc32(lease.data) == lease.parameters.crc32
-        theta = _theta(lease.parameters, lease.data if is_whole else None, layout)
+        data = lease.data  # read once: each reading is a copy
+        is_whole = frames.crc32(data) == lease.parameters.crc32
+        theta = _theta(lease.parameters, data if is_whole else None, layout)
     work = Work(
         frames.item_from_proto(lease.item),
         frames.token_from_proto(lease.token),

@@ -128,12 +128,12 @@ class MetaModelService(rpc.MetaModelServicer):
     @guarded
     async def Push(self, request: pb.PushRequest, context: Any) -> pb.PushReply:
         """Take an answer in one message."""
-        head, layout, refusal = self._open(request.header)
-        if refusal is None and len(request.payload) != request.header.num_bytes:
+        header, payload = request.header, request.payload  # read once: each reading is a copy
+        head, layout, refusal = self._open(header)
+        if refusal is None and len(payload) != header.num_bytes:
             refusal = self._refused(head.item, "the payload's size is not num_bytes.")
         if refusal is not None:
             return self._reply(refusal)
-        header, payload = request.header, request.payload
         self._received(head.item).inc(len(payload))
         return self._reply(await self._deliver(header, head, layout, payload))
 
