@@ -34,6 +34,7 @@ from dmaml.bench.trial import (
 )
 from dmaml.common.config import RunConfig, identity
 from dmaml.common.errors import RunFailedError
+from dmaml.deploy.train import check_work
 
 SKIPPED: Final = 5  # rounds after the last actor came
 BASE: Final[Values] = {
@@ -66,9 +67,7 @@ class Point:
         return self.slots * self.epochs * self.tasks
 
     def __str__(self) -> str:
-        return (
-            f"{self.actors} actors, {self.slots} slots, {self.epochs} epochs, {self.tasks} tasks"
-        )
+        return f"{self.actors} actors, {self.slots} slots, {self.epochs} epochs, {self.tasks} tasks"
 
 
 def points(factor: str, ratios: Sequence[int], tasks: int) -> list[Point]:
@@ -115,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = [Point(a, options.slots, a, 1, options.tasks) for a in options.actors]
     else:
         rows = points(options.factor, options.ratios, options.tasks)
+    check_work(config_for(rows[0], options), options.data_dir)
     report = measured(rows, options)
     finish(report, COLUMNS, report["points"], options.json)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -127,20 +127,24 @@ class Sleeping:
 
 @final
 class Claim:
-    """A file that one process at a time may have; it is free again when that process ends."""
+    """A file that one process at a time may have; it is free again when that process ends.
+
+    Attributes:
+        descriptor: of the open file; the lock lives as long.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: TextIOWrapper | None = None
+        self.descriptor: int | None = None
         self._is_mine = False
 
     def is_mine(self) -> bool:
         """Take it if it is free; tell whether it is ours."""
-        if self._file is None:
-            self._file = self._path.open("a")
+        if self.descriptor is None:
+            self.descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
         if not self._is_mine:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             self._is_mine = True

@@ -18,7 +18,7 @@ BENCHMARKS: Final = {
     "scaling": "dmaml.bench.scaling:main",
     "stragglers": "dmaml.bench.stragglers:main",
 }
-_TITLES: Final = {
+TITLES: Final = {
     "aggregation": "GB/s of the aggregation rules",
     "cluster": "fairness and lease delay of a cluster that is running",
     "engine": "tasks/s of the meta-gradient by engine, order and shape",
@@ -51,7 +51,7 @@ def listing() -> str:
     """Return what `dmaml bench --help` says."""
     names = known(GROUP, BENCHMARKS)
     width = max(len(name) for name in names)
-    lines = [f"  {name:{width}}  {_TITLES.get(name, '')}".rstrip() for name in names]
+    lines = [f"  {name:{width}}  {TITLES.get(name, '')}".rstrip() for name in names]
     return "\n".join(
         [
             "Usage: dmaml bench NAME [--json] [its own options; NAME --help lists them]",
