@@ -104,7 +104,7 @@ def plain_digest(config: RunConfig) -> str:
             gradient = answerer.answer(item, theta, first.layout, answerer.draw(item)).flat
             total = gradient * share if total is None else total + gradient * share
         assert total is not None
-        outer.step(total)
+        outer.step(total, config.outer.lr)
     return checkpoints.theta_sha256({0: outer.theta})
 
 
