@@ -35,6 +35,7 @@ class Kind(enum.IntEnum):
     SOURCE = 8
     SERVER = 9
     CONTEXT = 10
+    SIMULATION = 11
     FAULT = 12
 
 

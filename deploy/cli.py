@@ -20,6 +20,7 @@ if sys.version_info < MIN_PYTHON:
 import typer  # noqa: E402
 
 from dmaml.common.errors import DmamlError  # noqa: E402
+from dmaml.deploy.simulate import simulate  # noqa: E402
 
 app = typer.Typer(
     name="dmaml",
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Task sources and their data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command()(simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
 DataDir = Annotated[

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DmamlError
 from dmaml.common.seeds import Kind, stream
+from dmaml.deploy.default import load_config
 from dmaml.deploy.interrupts import interrupt_on_sigterm
 from dmaml.server.storage import check_directory
 from dmaml.worker.answers import Answerer
@@ -102,15 +102,6 @@ def evaluate_run(
         print(json.dumps(out))
         return
     Console().print(table_of(test))
-
-
-def load_config(file: Path | None, settings: tuple[str, ...]) -> RunConfig:
-    """Return the resolved configuration of a file, or of the embedded default."""
-    if file is not None:
-        return configuration.resolve(configuration.load(file, settings))
-    from dmaml.deploy.default import CONFIG
-
-    return configuration.resolve(configuration.from_text(CONFIG, "the embedded default", settings))
 
 
 def check_work(config: RunConfig, data_dir: Path | None) -> None:

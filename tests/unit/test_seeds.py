@@ -56,7 +56,8 @@ def test_golden_values_of_each_transform():
 def test_kinds_keep_their_numbers():
     assert [(kind.name, int(kind)) for kind in Kind] == [
         ("INIT", 1), ("TRAIN", 2), ("PROBE", 3), ("EVALUATE", 4), ("TEST", 5), ("SPLIT", 6),
-        ("UNITS", 7), ("SOURCE", 8), ("SERVER", 9), ("CONTEXT", 10), ("FAULT", 12),
+        ("UNITS", 7), ("SOURCE", 8), ("SERVER", 9), ("CONTEXT", 10), ("SIMULATION", 11),
+        ("FAULT", 12),
     ]  # fmt: skip
 
 

@@ -1,0 +1,425 @@
+"""The simulation: closed forms, determinism, what failures may not change, words for bad input."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dmaml.common import config as configuration
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError, RunFailedError
+from dmaml.common.items import ItemKind, WorkItem
+from dmaml.server import runner, writer
+from dmaml.server.core.actions import Commit
+from dmaml.server.core.rounds import Core
+from dmaml.server.simulation import machinery, world
+from dmaml.server.simulation.distributions import parse
+from dmaml.server.simulation.figures import Figures, staleness_of
+from dmaml.server.simulation.ledger import Ledger
+from dmaml.server.simulation.machinery import Machinery
+from dmaml.server.simulation.scenario import (
+    Scenario,
+    check,
+    parse_modes,
+    parse_slow,
+    settings_of,
+)
+from dmaml.server.simulation.world import World
+from dmaml.worker import client
+
+CONFIG = configuration.from_mapping({})
+ROUGH = {
+    "compute": "lognormal(1,0.3)", "latency": "pareto(0.001,1.5)", "service": "0.0005",
+    "commit": "0.01", "combine": "0.001", "checkpoint": "exponential(0.05)",
+    "mtbf": "exponential(60)", "repair": "5", "outage": "exponential(90)", "outage_for": "15",
+    "leave": "exponential(120)", "join": "exponential(10)",
+}  # fmt: skip
+
+
+def config_of(mode: str, slots: int, rounds: int, *settings: str) -> RunConfig:
+    """Return a configuration without evaluations, with settings on top."""
+    own = ("evaluation.every=0", *settings, *settings_of(mode, slots, rounds))
+    return configuration.from_text("", "test", own)
+
+
+def world_of(
+    mode: str = "sync",
+    workers: int = 5,
+    rounds: int = 10,
+    slots: int | None = None,
+    settings: tuple[str, ...] = (),
+    slow: str = "",
+    seed: int = 1,
+    **times: str,
+) -> World:
+    """Return a world that has not begun; an item takes exactly one second unless said."""
+    config = config_of(mode, slots or workers, rounds, *settings)
+    texts = {"compute": "constant(1)"} | times
+    drawn = {name: parse(text, name) for name, text in texts.items()}
+    scenario = check(Scenario(workers, slow=parse_slow(slow), seed=seed, **drawn))
+    return World(config, scenario, mode)
+
+
+def run(mode: str = "sync", **keys: Any) -> Figures:
+    """Return the figures of a run."""
+    return world_of(mode, **keys).run()
+
+
+# -- closed forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("workers", "item_s"), [(1, 0.5), (4, 0.25), (7, 2.0)])
+def test_as_many_equal_actors_as_slots_do_one_round_in_the_time_of_an_item(workers, item_s):
+    figures = run(workers=workers, compute=str(item_s))
+
+    assert figures.rounds_per_s == 1 / item_s
+    assert figures.tasks_per_s == CONFIG.algorithm.tasks * workers / item_s
+    assert figures.utilisation == 1.0
+    assert figures.straggler_cost == 0.0
+    assert figures.tail == 0.0
+    assert figures.wasted == {}
+
+
+def test_half_as_many_actors_as_slots_take_twice_as_long():
+    figures = run(workers=3, slots=6)
+
+    assert figures.rounds_per_s == 0.5
+    assert figures.utilisation == 1.0
+
+
+def test_a_sync_round_takes_as_long_as_its_slowest_actor():
+    figures = run(slow="0.2:5")
+
+    assert figures.rounds_per_s == 1 / 5
+    assert figures.utilisation == pytest.approx((4 * 1 + 5) / (5 * 5))
+    assert figures.straggler_cost == pytest.approx(1 - 5 / (5 * (4 + 1 / 5)))
+    assert figures.tail == pytest.approx(4 / 5)
+
+
+def test_latency_service_and_commit_lie_between_two_rounds():
+    figures = run(workers=1, latency="0.125", service="0.0625", commit="0.5", combine="0.25")
+
+    # a round: compute, answer travels, is served, combined; the waiting call's answer travels
+    assert 1 / figures.rounds_per_s == pytest.approx(1 + 0.125 + 0.0625 + 0.75 + 0.125)
+
+
+def test_an_evaluation_takes_the_time_of_its_tasks():
+    tasks = 2 * CONFIG.algorithm.tasks  # of an item, with two slots
+    without = run(workers=2, rounds=4)
+    settings = ("evaluation.every=2", f"evaluation.tasks={2 * tasks}")
+    figures = run(workers=2, rounds=4, settings=settings)
+
+    assert figures.duration_s == without.duration_s + 2 * 2.0
+    assert figures.utilisation == 1.0
+    assert figures.straggler_cost == 0.0
+
+
+def test_sync_has_no_staleness():
+    figures = run(slow="0.4:3")
+
+    assert figures.staleness.counts == {0: 50}
+    assert (figures.versions, figures.applied) == (10, 50)
+
+
+def test_a_single_async_actor_with_a_window_of_one_is_never_stale():
+    figures = run("async", workers=1, settings=("sync.window=1",))
+
+    assert figures.rounds_per_s == 1.0
+    assert figures.staleness.counts == {0: 10}
+
+
+def test_modes_overcome_one_slow_actor_of_five():
+    sync = run(slow="0.2:5", rounds=40)
+    ratio = {
+        mode: run(mode, slow="0.2:5", rounds=40).rounds_per_s / sync.rounds_per_s
+        for mode in ("quorum", "async", "sync+speculation")
+    }
+
+    assert ratio["quorum"] >= 2.5
+    assert ratio["async"] >= 2.0
+    assert ratio["sync+speculation"] >= 2.0
+
+
+def test_checkpoints_hold_a_version_back_in_quorum_mode_and_not_in_sync_mode():
+    times = {"workers": 2, "rounds": 6, "checkpoint": "1"}
+
+    sync, quorum = run("sync", **times), run("quorum", **times)
+
+    assert sync.duration_s <= 6 * 1 + 1 + 1
+    assert quorum.duration_s >= 6 * (1 + 1)
+
+
+# -- chance and failures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["sync", "quorum", "async", "sync+speculation"])
+def test_a_rough_run_is_the_same_twice_and_another_with_another_seed(mode):
+    first = run(mode, workers=8, seed=3, **ROUGH).plain()
+
+    assert run(mode, workers=8, seed=3, **ROUGH).plain() == first
+    assert run(mode, workers=8, seed=4, **ROUGH).plain() != first
+    assert first["deaths"] > 0
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "sync+speculation", "async+speculation"])
+def test_failures_do_not_change_the_set_of_applied_items(mode):
+    smooth = world_of(mode, workers=8, rounds=20)
+    rough = world_of(mode, workers=8, rounds=20, **ROUGH)
+
+    smooth.run()
+    figures = rough.run()
+
+    assert figures.deaths > 0
+    assert figures.sessions_lost > 0
+    assert figures.sessions_left > 0
+    assert rough.ledger.states() == smooth.ledger.states()
+    assert figures.applied == 8 * 20
+
+
+@pytest.mark.parametrize("late", ["refuse", "merge"])
+def test_a_quorum_applies_at_least_its_slots_in_every_round(late):
+    settings = (f"sync.late={late}", "sync.quorum=6")
+
+    figures = run("quorum", workers=8, rounds=20, settings=settings, slow="0.25:4", **ROUGH)
+
+    assert 6 * 20 <= figures.applied <= 8 * 20
+    assert figures.versions == 20
+    assert ("late" in figures.refused) == (late == "refuse")
+
+
+def test_the_same_draws_meet_every_mode():
+    """Actor n's first items take the same time, and it dies at the same time, in every mode."""
+    worlds = [world_of(mode, workers=3, rounds=1, **ROUGH) for mode in ("sync", "async")]
+
+    for one in worlds:
+        one._begin()
+    lives = [[a.dies_at for a in one._actors.values()] for one in worlds]
+    items = [[next(a.compute) for a in one._actors.values()] for one in worlds]
+
+    assert lives[0] == lives[1]
+    assert items[0] == items[1]
+    assert len(set(lives[0])) == 3
+
+
+def test_a_dead_actors_item_goes_to_its_successor_when_the_session_is_over():
+    session_s = CONFIG.server.session_s
+
+    figures = run(workers=1, rounds=8, mtbf="6.5", repair="1")
+
+    # it dies at 6.5 in its 7th item; its successor has joined, but the item is free only later
+    assert figures.deaths == 2
+    assert figures.sessions_lost >= 1
+    assert 6.5 + session_s / 2 < figures.duration_s
+
+
+def test_an_answer_computed_before_a_network_outage_is_sent_after_it_and_not_computed_again():
+    figures = run(workers=1, rounds=8, outage="5.5", outage_for="20")
+
+    assert figures.sessions_lost == 1
+    assert figures.refused == {"stale_lease": 1}
+    assert figures.utilisation * figures.duration_s == pytest.approx(8.0)
+    assert sum(figures.wasted.values()) == pytest.approx(0.0)
+    assert figures.duration_s == pytest.approx(5 + 20.5 + 2, abs=0.1)
+
+
+def test_an_actor_that_leaves_answers_first():
+    figures = run(workers=2, rounds=6, leave="3.5", join="3")
+
+    assert figures.wasted == {}
+    assert figures.sessions_left >= 2
+    assert figures.applied == 12
+
+
+def test_a_run_without_actors_ends_with_a_sentence():
+    with pytest.raises(RunFailedError, match=r"no answer was taken .* 0 actors\. Give"):
+        run(workers=2, leave="3.5")
+
+
+def test_a_life_shorter_than_an_item_ends_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(world, "IDLE_EVENTS", 100)
+
+    with pytest.raises(RunFailedError, match="Give actors a longer life"):
+        run(workers=1, rounds=2, mtbf="0.5", repair="0.1")
+
+
+def test_a_lease_that_takes_too_long_expires():
+    figures = run(workers=2, rounds=3, slow="0.5:50", settings=("server.item_timeout_s=10",))
+
+    assert figures.leases_expired > 0
+    assert figures.applied == 6
+
+
+# -- the checks themselves ---------------------------------------------------------------------
+
+
+def item(index: int = 0, slot: int = 0) -> WorkItem:
+    return WorkItem(index + 1, ItemKind.TRAIN, 0, slot, 0, index, index)
+
+
+def ledger(rounds: int = 2, slots: int = 2) -> Ledger:
+    return Ledger(config_of("sync", slots, rounds))
+
+
+def test_ledger_refuses_a_second_acknowledgement_but_for_its_repetition():
+    book = ledger()
+    book.take(item(), last=None)
+
+    book.take(item(), last=item())
+
+    with pytest.raises(RunFailedError, match="two answers to TRAIN round 1"):
+        book.take(item(), last=item(slot=1))
+
+
+def test_ledger_refuses_what_was_never_taken_and_what_was_applied_before():
+    book = ledger()
+    book.take(item(), last=None)
+    book.apply([item()])
+
+    with pytest.raises(RunFailedError, match="applied twice"):
+        book.apply([item()])
+    with pytest.raises(RunFailedError, match="without an answer"):
+        book.apply([item(slot=1)])
+
+
+def test_ledger_refuses_a_gap_between_versions():
+    book = ledger()
+    book.publish(1)
+
+    with pytest.raises(RunFailedError, match="version 3 follows version 1"):
+        book.publish(3)
+
+
+def test_ledger_misses_items_at_the_end():
+    book = ledger(rounds=1)
+    book.take(item(), last=None)
+
+    with pytest.raises(RunFailedError, match="1 acknowledged answers were never applied"):
+        book.close(must_be_whole=True)
+    book.apply([item()])
+    with pytest.raises(RunFailedError, match="1 of 2 items"):
+        book.close(must_be_whole=True)
+    assert book.close(must_be_whole=False) == 1
+
+
+class Forgetful(Core):
+    """A core that loses an answer of every commit."""
+
+    def take_actions(self) -> list[Any]:
+        actions = super().take_actions()
+        for action in actions:
+            if isinstance(action, Commit) and action.kind is ItemKind.TRAIN:
+                object.__setattr__(action, "heads", action.heads[1:])
+                object.__setattr__(action, "staleness", action.staleness[1:])
+        return actions
+
+
+def test_a_core_that_loses_answers_is_found_out(monkeypatch):
+    monkeypatch.setattr(world, "Core", Forgetful)
+
+    with pytest.raises(RunFailedError, match="acknowledged answers were never applied"):
+        run()
+
+
+# -- the server's threads, and what is said twice ------------------------------------------------
+
+
+def test_checkpoints_are_written_while_they_cost_a_twentieth_of_the_time():
+    seconds = [iter([value] * 9) for value in (0.0, 0.0, 1.0)]
+    disk = Machinery(*seconds, "auto")
+
+    assert disk.is_due(0.0, 1, must=False)
+    assert disk.save(0.0, 1) == 1.0
+    assert not disk.is_due(19.0, 2, must=False)
+    assert disk.is_due(19.0, 2, must=True)
+    assert disk.is_due(20.0, 2, must=False)
+
+
+def test_checkpoints_every_three_commits_make_the_next_commit_wait():
+    disk = Machinery(iter([1.0] * 9), iter([0.5] * 9), iter([4.0] * 9), 3)
+
+    assert [disk.is_due(0.0, number, must=False) for number in (1, 2, 3)] == [False, False, True]
+    assert disk.save(0.0, 3) == 4.0
+    assert disk.commit(1.0, 2) == 4.0 + 1.0 + 2 * 0.5
+
+
+def test_the_times_of_the_real_server_and_actors_are_repeated_exactly():
+    assert machinery.AUTO_CHECKPOINT_SHARE == writer.AUTO_CHECKPOINT_SHARE
+    assert world.TICK_S == runner.TICK_S
+    assert world.LEASE_WAIT_S == client.LEASE_WAIT_S
+
+
+def test_staleness_is_summed_up():
+    found = staleness_of({0: 90, 1: 5, 7: 4, 30: 1})
+
+    assert (found.mean, found.p95, found.max) == (0.63, 1, 30)
+    assert staleness_of({}).counts == {}
+
+
+def test_figures_are_plain_values():
+    figures = run("quorum", slow="0.2:5")
+
+    assert json.loads(json.dumps(figures.plain()))["mode"] == "quorum"
+
+
+# -- the scenario --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slow", "machines", "expected"),
+    [("0.2:5", 5, 1), ("0.29:2", 100, 29), ("0:5", 9, 0), ("1:2", 4, 4), ("", 9, 0)],
+)
+def test_slow_machines_are_a_fraction_evenly_spread(slow, machines, expected):
+    scenario = Scenario(machines, parse("1", "compute"), slow=parse_slow(slow))
+
+    factors = [scenario.factor(machine) for machine in range(machines)]
+
+    assert sum(factor != 1.0 for factor in factors) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["3", "0.2", "0.2:", ":5", "1.5:2", "-1:2", "0.2:0", "a:b", "nan:2"]
+)
+def test_a_bad_fraction_of_slow_machines_is_refused(text):
+    with pytest.raises(ConfigError, match="required FRACTION:FACTOR"):
+        parse_slow(text)
+
+
+def test_modes_are_taken_once_each_in_their_order():
+    assert parse_modes(" async,sync ,async") == ("async", "sync")
+    assert parse_modes("quorum+speculation") == ("quorum+speculation",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "required one of sync, quorum, async"),
+        ("sync,asinc", "unknown mode 'asinc'. Did you mean 'async'"),
+        ("sync+speed", "unknown mode 'sync.speed'. Did you mean 'sync.speculation'"),
+    ],
+)
+def test_bad_modes_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_modes(text)
+
+
+def test_a_mode_that_the_configuration_cannot_have_is_refused():
+    with pytest.raises(ConfigError, match=r"sync\.mode 'async' with topology\.parts 2"):
+        config_of("async", 2, 10, "topology.parts=2")
+
+
+def test_a_quorum_counts_in_its_own_mode_only():
+    modes = {mode: config_of(mode, 8, 10, "sync.quorum=6") for mode in ("sync", "quorum")}
+
+    assert {mode: config.sync.quorum for mode, config in modes.items()} == {
+        "sync": None, "quorum": 6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["compute", "mtbf", "outage", "leave", "join"])
+def test_events_without_time_between_them_are_refused(name):
+    times = {"compute": parse("1", "compute")} | {name: parse("0", name)}
+
+    with pytest.raises(ConfigError, match="must be above 0"):
+        check(Scenario(2, **times))
