@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from dmaml.common.config import RunConfig
 
@@ -73,6 +74,15 @@ class WorkItem:
     part: int
     index: int
     base_version: int = field(compare=False)
+
+    _hash: ClassVar[int]  # of what is compared; made once, for the core looks items up a lot
+
+    def __post_init__(self) -> None:
+        key = (self.round, self.kind, self.pipeline, self.slot, self.part, self.index)
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         place = f"pipeline {self.pipeline}, slot {self.slot}, part {self.part}"

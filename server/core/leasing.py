@@ -153,6 +153,8 @@ class Leasing:
         """
         queue = self.queue
         for worker_id in list(queue.idle) if queue.pending else ():
+            if not queue.pending:
+                break
             self._serve_one(now, worker_id)
         while queue.pending and queue.ahead and self._has_barrier:
             num_without_next = len(self._members) - self.pace.num_ahead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -97,6 +98,8 @@ class Membership:
         self._sessions: dict[str, Session] = {}
         self._by_incarnation: dict[str, str] = {}
         self._num_joined = 0
+        self._heard_since = -math.inf  # nobody was last heard before
+        self._expired_from = math.inf  # no lease ends before
         self._num_leases = 0
 
     def __len__(self) -> int:
@@ -175,6 +178,7 @@ class Membership:
         token = Token(self.epoch, self._num_leases)
         ends_at = now + valid_s
         lease = Lease(item, token, session.worker_id, request_id, ends_at, valid_s, base_digest)
+        self._expired_from = min(self._expired_from, ends_at)
         session.leases[token.counter] = lease
         session.granted = lease
         return lease
@@ -193,6 +197,9 @@ class Membership:
 
     def silent(self, now: float) -> list[Session]:
         """Return the sessions that have not been heard for `session_s`."""
+        if now - self._heard_since <= self._session_s:
+            return []
+        self._heard_since = min((s.heard_at for s in self), default=now)
         return [s for s in self if now - s.heard_at > self._session_s]
 
     def census(self, now: float) -> dict[str, int]:
@@ -206,4 +213,8 @@ class Membership:
 
     def expired(self, now: float) -> list[Lease]:
         """Return the leases whose time is over."""
-        return [lease for s in self for lease in s.leases.values() if now > lease.ends_at]
+        if now <= self._expired_from:
+            return []
+        leases = [lease for s in self for lease in s.leases.values()]
+        self._expired_from = min((lease.ends_at for lease in leases), default=math.inf)
+        return [lease for lease in leases if now > lease.ends_at]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Pace:
         self._hands: dict[str, list[InHand]] = {}
         self._recent: dict[ItemKind, Recent] = {}
         self._last_s: dict[tuple[str, ItemKind], float] = {}
+        self._expired_from = math.inf  # no lease ends before
 
     def num_in_hand(self, worker_id: str) -> int:
         """Return how many leases an actor has not answered."""
@@ -75,6 +77,7 @@ class Pace:
         """Note a lease that goes to an actor."""
         hand = self._hands.setdefault(lease.worker_id, [])
         hand.append(InHand(lease, None if hand else now))
+        self._expired_from = min(self._expired_from, lease.ends_at)
         self.num_ahead += len(hand) == 2
         if len(hand) > MAX_LEASES:
             self._drop(now, hand, 1)
@@ -98,12 +101,16 @@ class Pace:
         Returns:
             The actors that have nothing in hand now.
         """
-        freed = []
+        freed: list[str] = []
+        if now <= self._expired_from:
+            return freed
         for worker_id, hand in self._hands.items():
             if hand and now > hand[0].lease.ends_at:
                 while hand and now > hand[0].lease.ends_at:
                     self._drop(now, hand, 1)
                 freed += [worker_id] if not hand else []
+        ends = (one.lease.ends_at for hand in self._hands.values() for one in hand)
+        self._expired_from = min(ends, default=math.inf)
         return freed
 
     def left(self, worker_id: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import final
 
 from dmaml.common.items import WorkItem
@@ -32,17 +34,19 @@ class Queue:
     """Every operation takes constant time but for those that say otherwise.
 
     Attributes:
-        pending: items that nobody has, the next one first.
+        pending: items that nobody has, the next one first; each leads to itself, so that an equal
+            item finds the one that the round knows.
         idle: calls of actors with nothing in hand, by worker id, the oldest first.
         ahead: calls of actors that ask for their next item while they have one in hand.
         not_before: nothing could be had before this time (the end of a pause).
     """
 
     def __init__(self) -> None:
-        self.pending: OrderedDict[WorkItem, None] = OrderedDict()
+        self.pending: dict[WorkItem, WorkItem] = {}
         self.idle: OrderedDict[str, Waiter] = OrderedDict()
         self.ahead: OrderedDict[str, Waiter] = OrderedDict()
         self.not_before = 0.0
+        self._overdue_from = math.inf  # no call ends before
         self._holders: dict[WorkItem, dict[str, float]] = {}
         self._returned: set[WorkItem] = set()
 
@@ -54,6 +58,7 @@ class Queue:
     def wait(self, worker_id: str, waiter: Waiter, has_item: bool) -> Waiter | None:
         """Let a call wait and return the actor's older one, which is over."""
         before = self.stop(worker_id)
+        self._overdue_from = min(self._overdue_from, waiter.until)
         (self.ahead if has_item else self.idle)[worker_id] = waiter
         return before
 
@@ -73,7 +78,9 @@ class Queue:
             self.idle[worker_id] = waiter
 
     def overdue(self, now: float) -> list[tuple[str, Waiter]]:
-        """Forget the calls whose time is over and return them; looks at every call."""
+        """Forget the calls whose time is over and return them; looks at every call if it must."""
+        if now < self._overdue_from:
+            return []
         over = [
             (worker_id, waiter)
             for calls in (self.idle, self.ahead)
@@ -82,6 +89,8 @@ class Queue:
         ]
         for worker_id, _ in over:
             self.stop(worker_id)
+        rest = (waiter.until for calls in (self.idle, self.ahead) for waiter in calls.values())
+        self._overdue_from = min(rest, default=math.inf)
         return over
 
     def stop_all(self) -> list[tuple[str, Waiter]]:
@@ -96,12 +105,12 @@ class Queue:
     def add(self, items: Iterable[WorkItem]) -> None:
         """Let items wait behind the others."""
         for item in items:
-            self.pending[item] = None
+            self.pending[item] = item
 
     def put_back(self, item: WorkItem) -> None:
-        """Let an item wait before the others."""
-        self.pending[item] = None
-        self.pending.move_to_end(item, last=False)
+        """Let an item wait before the others; copies the line."""
+        self.pending.pop(item, None)
+        self.pending = {item: item} | self.pending
         self._returned.add(item)
 
     def remove(self, items: Iterable[WorkItem]) -> None:
@@ -132,17 +141,17 @@ class Queue:
         """
         mine = [item for item in session.held if item in self.pending]
         if mine:
-            return min(mine)
+            return self.pending[min(mine)]
         hint = session.hint
         if not self._returned and hint in self.pending and self._is_free(now, session, hint):
-            return hint
+            return self.pending[hint]
         return next((item for item in self.pending if self._is_free(now, session, item)), None)
 
     def place(self, position: int) -> WorkItem | None:
         """Return the pending item at a position, or None beyond the end; walks there."""
         if position >= len(self.pending):
             return None
-        return next(item for n, item in enumerate(self.pending) if n == position)
+        return next(islice(self.pending, position, None))
 
     def _is_free(self, now: float, session: Session, item: WorkItem | None) -> bool:
         holders = self._holders.get(item) if item is not None else None

@@ -50,6 +50,7 @@ class Core:
         tag: str = "",
     ) -> None:
         self.config = config
+        self.epoch = epoch
         self.identity = configuration.identity(config)
         self.memory = memory or Memory()
         self.state = RunState.EMPTY if self.memory.progress.round == 0 else RunState.RUNNING
@@ -101,11 +102,6 @@ class Core:
     def durable_round(self) -> int:
         """Rounds that are in a durable checkpoint."""
         return self.durable.round
-
-    @property
-    def epoch(self) -> int:
-        """The server's epoch."""
-        return self.members.epoch
 
     @property
     def is_durable_first(self) -> bool:
@@ -256,7 +252,9 @@ class Core:
         session = self.members.heard(now, head.worker_id, self.epoch)
         entry = self.leasing.entry(head.item)
         assert entry is not None
-        head = replace(head, item=entry.leases[head.token.counter].item)
+        leased = entry.leases[head.token.counter].item
+        if head.item.base_version != leased.base_version:
+            head = replace(head, item=leased)
         outcome = outcome_of(self.config, head, is_finite)
         is_merged = self._late.find(head.item) is not None
         self._take(now, head, outcome)
