@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, final
+from collections.abc import Iterator
+from typing import Final, NamedTuple, final
 
 from dmaml.common.items import WorkItem
 from dmaml.common.seeds import Kind, stream
@@ -62,12 +61,7 @@ class Outages:
         return max(at, self._ends[number])
 
 
-def _at_once(at: float) -> float:
-    return at
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What an actor does with a lease; seconds of the virtual clock.
 
     Attributes:
@@ -75,6 +69,7 @@ class Plan:
         start, end: of its computation.
         answers_at: when its answer reaches the server; None: it dies before it is sent.
         seconds: that the answer cost, now or when it was first computed.
+        share: of the time of a TRAIN item that this one takes.
     """
 
     asks_at: float
@@ -82,6 +77,7 @@ class Plan:
     end: float
     answers_at: float | None
     seconds: float
+    share: float
 
 
 @final
@@ -104,11 +100,11 @@ class Actor:
         self.factor = scenario.factor(machine)
         self.compute = drawn(scenario.compute, Purpose.COMPUTE)
         self.latency = drawn(scenario.latency, Purpose.LATENCY)
-        self.reach: Callable[[float], float] = _at_once
+        self.outages: Outages | None = None
         if scenario.outage is not None:
             between = drawn(scenario.outage, Purpose.OUTAGE)
             lasting = drawn(scenario.outage_for, Purpose.OUTAGE_FOR)
-            self.reach = Outages(between, lasting, born_at).reach
+            self.outages = Outages(between, lasting, born_at)
         self.dies_at = self.leaves_at = self.ended_at = math.inf
         if scenario.mtbf is not None:
             self.dies_at = born_at + next(drawn(scenario.mtbf, Purpose.LIFE))
@@ -130,19 +126,20 @@ class Actor:
 
     def arrival(self, at: float) -> float:
         """Return when a message sent at `at` arrives, in either direction."""
-        return self.reach(at + next(self.latency))
+        at += next(self.latency)
+        return at if self.outages is None else self.outages.reach(at)
+
+    def is_cut_off(self, now: float) -> bool:
+        """Tell whether its network is gone."""
+        return self.outages is not None and self.outages.reach(now) > now
 
     def begin(self, now: float, item: WorkItem, base_digest: str, share: float) -> Plan | None:
-        """Take a lease that was granted at `now`, or let it lie when gone by then.
-
-        Args:
-            share: of the time of a TRAIN item that this one takes.
-        """
+        """Take a lease that was granted at `now`, or let it lie when gone by then; see `Plan`."""
         start = max(self.arrival(now), self.busy_until)
         if start >= self.dies_at or start >= self.leaves_at:
             return None
         asks_at = self.arrival(start)
-        known = self.held.get(item)
+        known = self.held.get(item) if self.held else None
         if known is not None and known[0] == base_digest:
             end, seconds = start, known[1]
         else:
@@ -152,11 +149,11 @@ class Actor:
         if sent_at >= self.dies_at:
             self.doomed_from = start
             self.busy_until = math.inf
-            return Plan(asks_at, start, end, None, seconds)
+            return Plan(asks_at, start, end, None, seconds, share)
         answers_at = self.arrival(sent_at)
         self.busy_until = sent_at
         self.settled_at = self.arrival(answers_at)
-        return Plan(asks_at, start, end, answers_at, seconds)
+        return Plan(asks_at, start, end, answers_at, seconds, share)
 
     def hold(self, item: WorkItem, base_digest: str, seconds: float) -> None:
         """Keep an answer that was sent until it is durable."""

@@ -8,11 +8,13 @@ the Lease call and the answer, both at the moment when they reach the server.
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import heapq
 import itertools
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, final
 
 from dmaml.common.config import RunConfig
@@ -25,10 +27,11 @@ from dmaml.common.items import (
     block,
     evaluate_tasks,
 )
-from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Wait, Wake
-from dmaml.server.core.membership import Hello
+from dmaml.server.core.actions import Commit, Done, Grant, Note, Save, Wait, Wake
+from dmaml.server.core.membership import Hello, Lease
 from dmaml.server.core.rounds import Core
 from dmaml.server.simulation.actor import Actor, Plan, Purpose, draws
+from dmaml.server.simulation.bare_head import BareHead
 from dmaml.server.simulation.figures import Figures, Tally, figures_of
 from dmaml.server.simulation.ledger import Ledger
 from dmaml.server.simulation.machinery import Machinery
@@ -41,7 +44,19 @@ ASK_AGAIN_S: Final = 0.001  # an actor that is sent away does not ask in the sam
 IDLE_EVENTS: Final = 10_000  # per actor, without an answer: the run goes nowhere
 OVER: Final = frozenset({RunState.FINISHED, RunState.FAILED})
 Handler = Callable[[Any], None]
-Answer = tuple[Actor, str, Grant, Plan]
+Answer = tuple[Actor, str, Lease, Plan]
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Let no cyclic collection run: a million short-lived objects, none of them in a cycle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @final
@@ -81,8 +96,8 @@ class World:
             config.server.checkpoint_every,
         )
         self._service = draws(scenario, scenario.service, Purpose.SERVICE)
-        self._repairs: dict[int, Any] = {}
-        self._answered: dict[int, list[float]] = {}  # TRAIN index -> times of its answers
+        self._has_close = config.sync.mode != "async"  # rounds do not overlap
+        self._answered: defaultdict[int, list[float]] = defaultdict(list)  # by TRAIN index
         tasks, parts = config.algorithm.tasks, config.topology.parts
         self._num_tasks = [len(block(tasks, parts, part)) for part in range(parts)]
         self._num_pipelines = config.clustering.pipelines
@@ -94,13 +109,14 @@ class World:
         Raises:
             RunFailedError: the core broke its word, or the run cannot end.
         """
-        self._begin()
-        queue, pop = self._queue, heapq.heappop
-        while self.core.state not in OVER:
-            at, _, handle, subject = pop(queue)
-            self.now = max(self.now, at)  # it is later where the server was still busy: `service`
-            self._idle_events += 1
-            handle(subject)
+        with _without_gc():
+            self._begin()
+            queue, pop = self._queue, heapq.heappop
+            while self.core.state not in OVER:
+                at, _, handle, subject = pop(queue)
+                self.now = max(self.now, at)  # it is later where the server is busy: `service`
+                self._idle_events += 1
+                handle(subject)
         if self.core.state is RunState.FAILED:
             raise RunFailedError(f"simulation: {self.core.message}")
         return self._end()
@@ -233,9 +249,11 @@ class World:
         """Let every actor say that it lives, but those whose network is gone."""
         core, now = self.core, self.now
         for actor in self._actors.values():
-            if actor.worker_id and actor.reach(now) <= now:
-                with contextlib.suppress(SessionLostError):  # it learns that when it asks
-                    core.renew(now, actor.worker_id, core.epoch)
+            if actor.worker_id and not actor.is_cut_off(now):
+                try:
+                    core.renew(now, actor.worker_id, 1)
+                except SessionLostError:
+                    continue  # it learns that when it asks
         self._at(now + self._renew_s, self._renew, None)
 
     # -- actors: work --------------------------------------------------------------------------
@@ -256,16 +274,16 @@ class World:
         self._obey()
 
     def _grant(self, grant: Grant) -> None:
-        item = grant.lease.item
-        actor = self._by_id[grant.lease.worker_id]
-        if actor.durable != self.core.durable_round:
-            actor.forget(self.core.durable_round)
-        plan = actor.begin(self.now, item, grant.lease.base_digest, self._share(item))
+        lease = grant.lease
+        item = lease.item
+        actor = self._by_id[lease.worker_id]
+        actor.forget(self.core.durable_round)
+        plan = actor.begin(self.now, item, lease.base_digest, self._share(item))
         if plan is None:
             return
         self._at(plan.asks_at, self._ask, actor)
         if plan.answers_at is not None:
-            self._at(plan.answers_at, self._answer, (actor, actor.worker_id, grant, plan))
+            self._at(plan.answers_at, self._answer, (actor, actor.worker_id, lease, plan))
 
     def _share(self, item: WorkItem) -> float:
         """Return the time of an item by that of a TRAIN item: proportional to its tasks."""
@@ -285,39 +303,37 @@ class World:
             self._at(actor.arrival(heard_at), self._ask, actor)
 
     def _answer(self, answer: Answer) -> None:
-        actor, worker_id, grant, plan = answer
+        actor, worker_id, lease, plan = answer
         self.now += next(self._service)
-        item = grant.lease.item
-        kind = item.kind
-        is_train = kind is ItemKind.TRAIN
-        head = Head(
+        item, tally = lease.item, self.tally
+        is_train = item.kind is ItemKind.TRAIN
+        head = BareHead(
             worker_id,
             item,
-            grant.lease.token,
-            base_digest=grant.lease.base_digest,
-            loss=1.0,
-            norm=1.0,
-            num_tasks=self._num_tasks[item.part] if is_train else 1,
-            num_elements=0 if kind is ItemKind.EVALUATE else NUM_ELEMENTS,
+            lease.token,
+            lease.base_digest,
+            self._num_tasks[item.part] if is_train else 1,
+            0 if item.kind is ItemKind.EVALUATE else NUM_ELEMENTS,
         )
         outcome = self.core.deliver(self.now, head).outcome
         before = actor.refused.pop(item, None)
         if before is not None:  # computed once, sent twice: charged once
-            self.tally.wasted_s[before] -= plan.seconds
+            tally.wasted_s[before] -= plan.seconds
         if outcome in TAKEN:
             self._idle_events = 0
-            self.tally.useful_s += plan.seconds
+            tally.useful_s += plan.seconds
+            tally.units += plan.share
             if is_train:
                 self.ledger.take(item, actor.last_taken)
                 actor.last_taken = item
-                self._answered.setdefault(item.index, []).append(self.now)
-            self.tally.units += self._share(item)
+                if self._has_close:
+                    self._answered[item.index].append(self.now)
         else:
             why = outcome.name.lower()
-            self.tally.refused[why] += 1
-            self.tally.wasted_s[why] += plan.seconds
+            tally.refused[why] += 1
+            tally.wasted_s[why] += plan.seconds
             actor.refused[item] = why
-        actor.hold(item, grant.lease.base_digest, plan.seconds)
+        actor.hold(item, lease.base_digest, plan.seconds)
         self._obey()
 
     # -- the core's wishes -----------------------------------------------------------------------
@@ -333,9 +349,7 @@ class World:
                     case Wait():
                         self._wait(action)
                     case Commit():
-                        done_at = self._machinery.commit(self.now, len(action.heads))
-                        self._at(done_at, self._committed, action)
-                        self._close(action)
+                        self._commit(action)
                     case Save():
                         self._save(action)
                     case Wake():
@@ -343,12 +357,15 @@ class World:
                     case Done():
                         pass
 
+    def _commit(self, commit: Commit) -> None:
+        done_at = self._machinery.commit(self.now, len(commit.heads))
+        self._at(done_at, self._committed, commit)
+        self._close(commit)
+
     def _close(self, commit: Commit) -> None:
         """Note how long the round waited for its slower half."""
-        if commit.kind is not ItemKind.TRAIN:
-            return
-        times = self._answered.pop(commit.index, None)
-        if times and self.config.sync.mode != "async":
+        times = self._answered.pop(commit.index, None) if commit.kind is ItemKind.TRAIN else None
+        if times:
             median = times[min((self._per_round - 1) // 2, len(times) - 1)]
             took = self.now - commit.opened_at
             self.tally.tails.append((self.now - median) / took if took > 0 else 0.0)
