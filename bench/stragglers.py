@@ -40,14 +40,12 @@ class Leg:
     Attributes:
         sync, server: keys of these sections.
         is_exact: θ must have the digest of the plain run.
-        commits_each_answer: a round of W answers is W commits, not one.
     """
 
     name: str
     sync: Mapping[str, Any]
     server: Mapping[str, Any] = field(default_factory=dict)
     is_exact: bool = False
-    commits_each_answer: bool = False
 
 
 def legs(slots: int, grace_s: float) -> dict[str, Leg]:
@@ -59,17 +57,16 @@ def legs(slots: int, grace_s: float) -> dict[str, Leg]:
         Leg("speculation", {"mode": "sync"}, {"speculation": True}, is_exact=True),
         Leg("quorum", quorum, alone),
         Leg("quorum-merge", quorum | {"late": "merge"}, alone),
-        Leg("async", {"mode": "async", "window": 3}, alone, commits_each_answer=True),
+        Leg("async", {"mode": "async", "window": 3}, alone),
     ]
     return {leg.name: leg for leg in found}
 
 
 def config_for(leg: Leg, options: argparse.Namespace, claim: Path) -> RunConfig:
     """Return the configuration of one run."""
-    commits = options.slots if leg.commits_each_answer else 1
     slow = {"factor": options.slow_factor, "claim": str(claim)}
     shape = {
-        "run": {"name": "bench-stragglers", "rounds": options.rounds * commits + SKIPPED},
+        "run": {"name": "bench-stragglers", "rounds": options.rounds + SKIPPED},
         "algorithm": {"tasks": options.tasks},
         "topology": {"slots": options.slots},
         "sync": leg.sync,

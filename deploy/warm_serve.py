@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from dmaml.common import config as configuration
+from dmaml.common import frames
 from dmaml.common.errors import DmamlError
 from dmaml.common.items import RunState
+from dmaml.common.memory import keep_freed_memory
 from dmaml.server.app import ServerOptions, run_server
 
 Orders = queue.Queue[dict[str, Any] | None]
@@ -28,6 +30,7 @@ Orders = queue.Queue[dict[str, Any] | None]
 
 def main() -> None:
     """Serve the runs that are ordered until there are no more."""
+    keep_freed_memory(up_to=2 * frames.MAX_UNARY_BYTES)
     orders: Orders = queue.Queue()
     threading.Thread(target=_read, args=(orders,), name="orders", daemon=True).start()
     asyncio.run(_serve(orders))
