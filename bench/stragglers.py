@@ -48,10 +48,10 @@ class Leg:
     is_exact: bool = False
 
 
-def legs(slots: int, grace_s: float) -> dict[str, Leg]:
+def legs(slots: int) -> dict[str, Leg]:
     """Return every mode by its name; the slow actor is the one that a quorum leaves out."""
     alone = {"speculation": False}
-    quorum = {"mode": "quorum", "quorum": slots - 1, "grace_s": grace_s}
+    quorum = {"mode": "quorum", "quorum": slots - 1}
     found = [
         Leg("sync", {"mode": "sync"}, alone, is_exact=True),
         Leg("speculation", {"mode": "sync"}, {"speculation": True}, is_exact=True),
@@ -87,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", type=whole, default=8, help="of a slot (8)")
     parser.add_argument("--slots", type=whole, default=5, help="slots, and actors (5)")
     parser.add_argument("--slow-factor", type=positive, default=5.0, help="of the slow actor (5)")
-    parser.add_argument("--grace-s", type=positive, default=0.1, help="sync.grace_s (0.1)")
     parser.add_argument("--rounds", type=whole, default=40, help="of W answers in each run (40)")
     parser.add_argument("--repeats", type=whole, default=1, help="of all runs, in turn (1)")
     add_places(parser)
@@ -104,7 +103,7 @@ def chosen(options: argparse.Namespace) -> list[Leg]:
     Raises:
         UnknownNameError: no such leg.
     """
-    known = legs(options.slots, options.grace_s)
+    known = legs(options.slots)
     names = options.legs.split(",") if options.legs else list(known)
     for name in names:
         if name not in known:

@@ -86,7 +86,8 @@ def settled(rounds: list[Row], actors: int, skipped: int) -> list[Row]:
 def plain_digest(config: RunConfig) -> str:
     """Return θ's digest after the same run in one process: no server, no actor, no message.
 
-    Synchronous, weights and aggregation `mean`, one part, a constant learning rate. Simulated computation does not sleep.
+    Synchronous, weights and aggregation `mean`, one part, a constant learning rate. Simulated
+    computation does not sleep.
     """
     if config.algorithm.options:
         awake = config.algorithm.model_copy(update={"options": {"task_ms": 0}})

@@ -267,10 +267,10 @@ def test_another_digest_is_an_error(monkeypatch, task_ms):
 
 
 def test_each_leg_changes_mode_and_speculation_only():
-    legs = stragglers.legs(slots=5, grace_s=0.1)
+    legs = stragglers.legs(slots=5)
 
     assert legs["sync"].sync == {"mode": "sync"}
-    assert legs["quorum"].sync == {"mode": "quorum", "quorum": 4, "grace_s": 0.1}
+    assert legs["quorum"].sync == {"mode": "quorum", "quorum": 4}
     assert legs["quorum-merge"].sync["late"] == "merge"
     assert legs["async"].sync == {"mode": "async", "window": 3}
     assert [name for name, leg in legs.items() if leg.server["speculation"]] == ["speculation"]
@@ -279,7 +279,7 @@ def test_each_leg_changes_mode_and_speculation_only():
 
 @pytest.mark.parametrize(("asked", "chosen"), [("", 5), ("async", 2), ("sync", 1)])
 def test_sync_is_always_among_the_legs(asked, chosen):
-    found = stragglers.chosen(options(slots=5, grace_s=0.1, legs=asked))
+    found = stragglers.chosen(options(slots=5, legs=asked))
 
     assert found[0].name == "sync"
     assert len(found) == chosen
