@@ -171,7 +171,7 @@ def measured(rows: list[Point], options: argparse.Namespace) -> dict[str, Any]:
 
 def figures(trial: Trial, point: Point, has_same_slots: bool) -> dict[str, Any]:
     """Return what one run came to."""
-    rounds = settled(trial.rounds, point.actors, SKIPPED)
+    rounds = settled(trial, point.actors, SKIPPED)
     parts = measure(rounds)["ms"] if has_same_slots else phases.median_phases(rounds)
     return {
         "rounds": len(rounds) - 1,

@@ -158,7 +158,7 @@ def measured(runs: list[Leg], options: argparse.Namespace) -> dict[str, Any]:
 
 def figures(trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
     """Return what one run came to."""
-    rounds = settled(trial.rounds, options.slots, SKIPPED)
+    rounds = settled(trial, options.slots, SKIPPED)
     first, last = rounds[0], rounds[-1]
     seconds = last["at"] - first["at"]
     tasks = last["tasks_seen"] - first["tasks_seen"]

@@ -31,11 +31,13 @@ class Trial:
 
     Attributes:
         rounds: rows of its record, oldest first.
+        joined_at: when each actor joined, Unix time, oldest first.
         theta_sha256: digest of the final parameters.
         wall_s: from the start of the first process to the end of the last.
     """
 
     rounds: list[Row]
+    joined_at: list[float]
     theta_sha256: str
     wall_s: float
 
@@ -60,25 +62,24 @@ def run_trial(config: RunConfig, actors: int, folder: Path | None, data_dir: Pat
         if latest is None:
             raise RunFailedError("the run left no checkpoint.")
         digest = checkpoints.theta_sha256(checkpoints.thetas_of(latest))
-        return Trial(read_rows(run_dir, "rounds"), digest, wall_s)
+        events = read_rows(run_dir, "worker_events")
+        joined_at = [row["at"] for row in events if row["event"] == "joined"]
+        return Trial(read_rows(run_dir, "rounds"), joined_at, digest, wall_s)
 
 
-def settled(rounds: list[Row], actors: int, skipped: int) -> list[Row]:
-    """Return the rounds after all actors had taken part, less as many more as are skipped.
+def settled(trial: Trial, actors: int, skipped: int) -> list[Row]:
+    """Return the rounds after the last actor came, less as many more as are skipped.
 
     Raises:
         RunFailedError: fewer than two are left.
     """
-    seen: set[str] = set()
-    for number, row in enumerate(rounds):
-        seen |= {item["worker_id"] for item in row["items"]}
-        if len(seen) >= actors:
-            found = rounds[number + skipped :]
-            if len(found) >= 2:
-                return found
-            break
+    if len(trial.joined_at) >= actors:
+        last = trial.joined_at[actors - 1]
+        found = [row for row in trial.rounds if row["at"] > last][skipped:]
+        if len(found) >= 2:
+            return found
     raise RunFailedError(
-        f"{len(rounds)} rounds were over before {actors} actors had started and warmed up. "
+        f"{len(trial.rounds)} rounds were over before {actors} actors had come and warmed up. "
         "Raise --rounds."
     )
 

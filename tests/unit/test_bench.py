@@ -142,20 +142,23 @@ def test_medians_do_not_see_one_bad_round():
     assert phases.median_phases(rounds) == expected
 
 
-def test_rounds_count_once_every_actor_took_part_and_warmed_up():
-    rounds = [row(float(i), 32 * i, ("a", 0, 1)) for i in range(3)]
-    rounds += [row(float(i), 32 * i, ("a", 0, 1), ("b", 0, 1)) for i in range(3, 10)]
+def ten_rounds(*joined_at: float) -> Trial:
+    """Return a run whose round n was committed at second n, by one actor of those that came."""
+    rounds = [row(float(n), 32 * n, ("a", 0, 1)) for n in range(10)]
+    return Trial(rounds, list(joined_at), "digest", wall_s=1.0)
 
-    assert settled(rounds, actors=2, skipped=4) == rounds[7:]
-    assert phases.tasks_per_s(rounds[7:]) == 32.0
+
+def test_rounds_count_once_the_last_actor_came_and_warmed_up():
+    trial = ten_rounds(-1.0, 2.5)
+
+    assert settled(trial, actors=2, skipped=4) == trial.rounds[7:]
+    assert phases.tasks_per_s(trial.rounds[7:]) == 32.0
 
 
 @pytest.mark.parametrize("actors", [2, 3])
 def test_too_few_rounds_are_an_error_with_the_remedy(actors):
-    rounds = [row(float(i), 32 * i, ("a", 0, 1), ("b", 0, 1)) for i in range(5)]
-
     with pytest.raises(RunFailedError, match=f"{actors} actors .* Raise --rounds"):
-        settled(rounds, actors, skipped=4)
+        settled(ten_rounds(-1.0, 5.0), actors, skipped=3)
 
 
 def test_durations_are_relative_to_the_smallest_ratio():
@@ -219,7 +222,7 @@ def trial_of(seconds: float, digest: str, actors: int, tasks: int = 2) -> Trial:
     for one in rounds:
         for item in one["items"]:
             item |= {"pull_s": 0.0, "wait_s": 0.0}
-    return Trial(rounds, digest, wall_s=1.0)
+    return Trial(rounds, [-1.0] * actors, digest, wall_s=1.0)
 
 
 def test_the_table_is_relative_to_one_worker(monkeypatch):
