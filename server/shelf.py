@@ -87,8 +87,12 @@ class Shelf:
 
 
 def num_rows(config: RunConfig) -> int:
-    """Return the most gradients that wait at a time: of the rounds in flight, and late ones."""
+    """Return the most gradients that wait at a time, as so many rounds' worth.
+
+    Where late answers are merged: those of the round, the late ones that are committed with it, and
+    those that come meanwhile.
+    """
     sync = config.sync
-    rounds = {"sync": 1, "quorum": 2 if sync.late == "merge" else 1, "async": sync.window}
+    rounds = {"sync": 1, "quorum": 3 if sync.late == "merge" else 1, "async": sync.window}
     slots = config.topology.slots * config.topology.parts
     return slots * config.clustering.pipelines * rounds[sync.mode]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from dmaml.common.config import RunConfig
-from dmaml.common.items import VOID, Outcome, WorkItem
+from dmaml.common.items import Outcome, WorkItem
 from dmaml.server.core.actions import Head, Verdict
 from dmaml.server.core.membership import Lease
 from dmaml.server.core.round import OpenItem
@@ -24,10 +24,10 @@ class Late:
         self._max_staleness = config.sync.max_staleness
         self._most = config.topology.slots * config.topology.parts * num_pipelines
         self._items: dict[WorkItem, OpenItem] = {}
-        self._heads: list[Head] = []
+        self._answers: list[tuple[Head, Outcome]] = []
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._heads)
+        return len(self._items) + len(self._answers)
 
     def add(self, missed: dict[WorkItem, OpenItem]) -> None:
         """Take the items that a round closed without; those that nobody has are over."""
@@ -59,7 +59,7 @@ class Late:
                 f"{self._max_staleness}. "
                 + ("Nothing to do." if is_closed else "It is handed out again."),
             )
-        if is_closed and len(self._heads) >= self._most:
+        if is_closed and len(self._answers) >= self._most:
             return Verdict(
                 Outcome.LATE,
                 f"push refused: {self._most} late answers wait for the next commit already, as "
@@ -68,10 +68,9 @@ class Late:
         return None
 
     def answer(self, head: Head, outcome: Outcome) -> list[Lease]:
-        """Take an answer for the next TRAIN commit, unless it is void; return its leases."""
+        """Take an answer for the next TRAIN commit, be it void; return its item's leases."""
         entry = self._items.pop(head.item)
-        if outcome not in VOID:
-            self._heads.append(head)
+        self._answers.append((head, outcome))
         return list(entry.leases.values())
 
     def release(self, lease: Lease) -> None:
@@ -82,13 +81,13 @@ class Late:
             if not entry.leases:
                 del self._items[lease.item]
 
-    def take(self) -> tuple[Head, ...]:
+    def take(self) -> list[tuple[Head, Outcome]]:
         """Return the answers that wait, in their items' order, and forget them."""
-        heads = tuple(sorted(self._heads, key=lambda head: head.item))
-        self._heads.clear()
-        return heads
+        answers = sorted(self._answers, key=lambda one: one[0].item)
+        self._answers.clear()
+        return answers
 
     def clear(self) -> None:
         """Forget everything."""
         self._items.clear()
-        self._heads.clear()
+        self._answers.clear()

@@ -42,7 +42,8 @@ class Round:
         num_missing: items without an answer.
         num_leased: those of them that an actor has.
         quorum_at: when enough answers were in (quorum mode), or None.
-        is_noted: it was said that the quorum is in, or that the round is void.
+        is_timed: its grace has begun: nothing more of it is handed out.
+        is_void: it brings nothing for a pipeline, and the run pauses for it.
     """
 
     def __init__(self, number: int, kind: ItemKind, items: Iterable[WorkItem], now: float) -> None:
@@ -53,7 +54,8 @@ class Round:
         self.num_missing = len(self.items)
         self.num_leased = 0
         self.quorum_at: float | None = None
-        self.is_noted = False
+        self.is_timed = False
+        self.is_void = False
         self._num_unapplied = len(self.items)
         self._num_answered = dict.fromkeys((item.pipeline for item in self.items), 0)
 
@@ -146,5 +148,5 @@ class Round:
             self.items[item] = OpenItem(now)
         for pipeline in pipelines:
             self._num_answered[pipeline] = 0
-        self.quorum_at, self.is_noted = None, False
+        self.quorum_at, self.is_timed, self.is_void = None, False, False
         return again

@@ -64,7 +64,7 @@ class Core:
         self._rounds: dict[int, Round] = {}
         self._late = Late(config, len(pipelines))
         self._batch: Batch | None = None  # being committed
-        self._has_merged = False  # it holds late answers
+        self._has_moved = False  # it moves the parameters
         self._published = Publication(self.memory)
         self._outbox = Outbox()
         self.leasing = Leasing(
@@ -298,15 +298,12 @@ class Core:
         by_round: dict[int, list[WorkItem]] = {}
         for item in batch.items:
             by_round.setdefault(item.round, []).append(item)
-        has_moved, self._has_merged = self._has_merged, False
         for round_number, items in by_round.items():
-            one = self._rounds[round_number]
-            has_moved |= any(one.items[item].outcome not in VOID for item in items)
-            one.apply(items)
+            self._rounds[round_number].apply(items)
         size = num_elements if num_elements is not None else self.memory.num_elements
         self.memory = replace(
             self.memory,
-            progress=self.progress.committed(batch.kind, num_tasks, has_moved),
+            progress=self.progress.committed(batch.kind, num_tasks, self._has_moved),
             num_elements=size,
             base_digests=dict(base_digests),
         )
@@ -353,7 +350,7 @@ class Core:
             self.leasing.queue.not_before = now
             self._outbox.note("resumed", "resumed by the operator")
             first = self.round
-            if first is not None and self._batch is None and first.is_noted:
+            if first is not None and self._batch is None and first.is_void:
                 self._reopen(now, first)
             self._go_on(now)
 
@@ -430,9 +427,12 @@ class Core:
         heads = [entry.head for entry in entries if entry.head is not None]
         voids = {h.item for h, e in zip(heads, entries, strict=True) if e.outcome in VOID}
         answered = [entry.answered_at for entry in entries]
-        merged = self._late.take() if batch.kind is ItemKind.TRAIN else ()
-        self._batch, self._has_merged = batch, bool(merged)
-        heads += merged
+        if batch.kind is ItemKind.TRAIN:
+            merged = self._late.take()
+            heads += [head for head, _ in merged]
+            voids |= {head.item for head, outcome in merged if outcome in VOID}
+        self._batch = batch
+        self._has_moved = batch.kind is ItemKind.TRAIN and len(voids) < len(heads)
         version = self.progress.version
         self._outbox.add(
             Commit(
@@ -451,16 +451,16 @@ class Core:
 
     def _note_quorum(self, now: float, one: Round) -> None:
         """Once a round has its quorum, hand out nothing more of it; come back after the grace."""
-        if one.quorum_at is not None and not one.is_noted:
-            one.is_noted = True
+        if one.quorum_at is not None and not one.is_timed:
+            one.is_timed = True
             self.leasing.queue.remove(one.items)
             self._outbox.add(Wake(self._mode.wake_at(one) or now))
 
     def _pause_if_void(self, one: Round) -> bool:
         """Pause the run where a round brings nothing for a pipeline; tell whether it is so."""
         pipelines = one.void_pipelines()
-        if pipelines and not one.is_noted:
-            one.is_noted = True
+        if pipelines and not one.is_void:
+            one.is_void = True
             self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
             self.message = (
                 f"round {one.number}: every contribution to pipeline {pipelines[0]} is void "
@@ -546,7 +546,7 @@ class Core:
 
     def _drop_late(self) -> None:
         """Say so where answers came after the last round that could have taken them."""
-        for head in self._late.take():
+        for head, _ in self._late.take():
             message = f"{head.item}: it came after the last round. Nothing to do."
             self._outbox.note("refused", message, worker_id=head.worker_id, outcome=Outcome.LATE)
         self._late.clear()

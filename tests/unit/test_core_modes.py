@@ -162,7 +162,7 @@ def test_late_answer_beyond_max_staleness_is_refused():
     assert "2 versions old, sync.max_staleness is 1" in verdict.message
 
 
-def test_void_answer_is_not_merged():
+def test_late_void_counts_nothing():
     run, actors, grants = quorum(late="merge")
     for grant in grants[:3]:
         run.push(grant)
@@ -173,7 +173,8 @@ def test_void_answer_is_not_merged():
         run.work(actor)
     run.tick(1.0)
 
-    assert {head.item.index for head in run.commits[-1].heads} == {1}
+    assert run.commits[-1].voids == {grants[4].lease.item}
+    assert run.core.progress.version == 2
 
 
 def test_late_answers_after_the_last_round_are_told():
@@ -227,8 +228,10 @@ def test_next_round_of_a_quorum_begins_only_when_this_one_is_durable():
 
 def test_quorum_of_voids_pauses_the_run_and_is_computed_once_more():
     run, actors, grants = quorum()
+    run.now += 2.0
     for grant in grants[:3]:
         run.push(grant, is_finite=False)
+    assert run.core.state is RunState.RUNNING
     run.tick(1.0)
     assert run.core.state is RunState.PAUSED
 
