@@ -59,7 +59,7 @@ def band(curves: Sequence[Curve], num_points: int = 200) -> Band:
     """Return the mean of the seeds' curves and its band, where all of them have values.
 
     Curves of unlike x (such as seconds) are interpolated linearly; those of the same x are taken
-    as they are.
+    as they are. Curves that have no part of x in common meet in one point.
 
     Args:
         curves: at least one, of at least one point each.
@@ -71,7 +71,7 @@ def band(curves: Sequence[Curve], num_points: int = 200) -> Band:
         common = xs[0]
     else:
         first, last = max(x[0] for x in xs), min(x[-1] for x in xs)
-        common = np.linspace(first, max(first, last), num_points)
+        common = np.linspace(first, last, num_points) if last > first else np.array([first])
     values = np.stack([np.interp(common, x, y) for x, y in zip(xs, ys, strict=True)])
     count = len(values)
     half = np.zeros(len(common))

@@ -29,6 +29,7 @@ from dmaml.worker.loop import Loop
 
 DEADLINE_S = 60.0
 DMAML = (sys.executable, "-m", "dmaml.deploy.cli")
+MARK = "DMAML_TEST_MARK"  # in the environment of the processes that a test starts
 _TINY: dict[str, dict[str, Any]] = {
     "run": {"name": "tiny", "seed": 1, "rounds": 6},
     "task": {"source": "sinusoid", "n_way": 1, "k_shot": 5, "k_query": 5},
@@ -287,3 +288,22 @@ def dmaml(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedPro
         [*DMAML, *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options,
     )  # fmt: skip
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Return pid -> command line of the living processes that inherited the mark."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
+            if is_marked and "\nState:\tZ" not in (folder / "status").read_text():
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(folder.name)] = command
+    return found
+
+
+def gone(mark: str) -> list[str]:
+    """Return the processes that are still there a moment after the command ended."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not marked(mark), "every process ended", deadline_s=5.0)
+    return list(marked(mark).values())

@@ -22,14 +22,16 @@ from dmaml.worker.operator import Operator
 from tests.integration.harness import (
     DEADLINE_S,
     DMAML,
+    MARK,
     digest_of,
+    gone,
+    marked,
     tiny,
     train,
     versions_of,
     wait_for,
 )
 
-MARK = "DMAML_TEST_MARK"
 ROUNDS = 120
 CONFIG = tiny(run={"rounds": ROUNDS}, evaluation={"every": 50, "test_tasks": 20})
 
@@ -62,7 +64,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         operator = _paused(run_dir, at_least=2)
         actors = wait_for(lambda: _actors(mark, 2), "two actors are at work")
         os.kill(actors[0], signal.SIGKILL)
-        wait_for(lambda: actors[0] not in _marked(mark), "the actor died")
+        wait_for(lambda: actors[0] not in marked(mark), "the actor died")
         operator.do("resume")
         operator.close()
         # the second pause falls after the replacement joined
@@ -72,7 +74,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         operator.close()
         first.send_signal(signal.SIGINT)
         _, first_err = first.communicate(timeout=DEADLINE_S)
-        left = _gone(mark)
+        left = gone(mark)
     finally:
         first.kill()
     second = _start(folder, mark)
@@ -82,7 +84,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         second.kill()
     return Story(
         run_dir, [actors[0]], first.returncode, first_err, left, version,
-        second.returncode, out, err, _gone(mark),
+        second.returncode, out, err, gone(mark),
     )  # fmt: skip
 
 
@@ -114,28 +116,9 @@ def _joined(run_dir: Path) -> int:
     return sum(row["event"] == "joined" for row in read_rows(run_dir, "worker_events"))
 
 
-def _marked(mark: str) -> dict[int, str]:
-    """Return pid -> command line of the living processes that inherited the mark."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            is_marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
-            if is_marked and "\nState:\tZ" not in (folder / "status").read_text():
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found[int(folder.name)] = command
-    return found
-
-
 def _actors(mark: str, number: int) -> list[int] | None:
-    pids = [pid for pid, command in _marked(mark).items() if command.startswith("ray::MetaWorker")]
+    pids = [pid for pid, command in marked(mark).items() if command.startswith("ray::MetaWorker")]
     return pids if len(pids) == number else None
-
-
-def _gone(mark: str) -> list[str]:
-    """Return the processes that are still there a moment after the command ended."""
-    with contextlib.suppress(AssertionError):
-        wait_for(lambda: not _marked(mark), "every process ended", deadline_s=5.0)
-    return list(_marked(mark).values())
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,13 @@ def test_curves_of_unlike_x_meet_where_all_have_values() -> None:
     assert one.mean.tolist() == [3.0, 6.0, 9.0]
 
 
+def test_curves_without_a_common_part_meet_in_one_point_that_stays_when_smoothed() -> None:
+    one = band([([0, 1], [0.0, 2.0]), ([3, 4], [4.0, 5.0])])
+
+    assert (one.x.tolist(), one.mean.tolist()) == ([3.0], [3.0])
+    assert smoothed(one) == one
+
+
 def test_smoothing_keeps_a_polynomial_and_takes_noise_away() -> None:
     x = np.arange(60.0)
     clean = 0.2 + 0.01 * x - 1e-4 * x**2
