@@ -57,6 +57,9 @@ def read_rows(folder: Path, table: str) -> list[Row]:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
     try:
         db.row_factory = sqlite3.Row
+        made = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        if made is None:  # the server is about to make its tables
+            return []
         rows = db.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
     finally:
         db.close()

@@ -91,7 +91,8 @@ class Runner:
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
         self._numeric = ThreadPoolExecutor(1, "numeric")
         self._writer = Writer(storage, self.parameters, self._numeric, self.core.progress.commits)
-        self._staged: dict[int, Snapshots] = {}  # by commits: versions that are not published yet
+        self._committed: Snapshots = self.parameters.staged
+        self._staged: dict[int, Snapshots] = {}  # by commits: what is published once it is durable
         self._saving: asyncio.Task[None] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -374,9 +375,8 @@ class Runner:
         before = self.core.progress
         self.core.committed(now, commit.number, digests, computed.num_tasks, size)
         progress = self.core.progress
-        if self.core.is_durable_first:
-            self._staged[progress.commits] = staged
-        else:
+        self._committed = staged
+        if not self.core.is_durable_first:
             self.parameters.publish(staged)
         if row is not None:
             row |= {
@@ -394,9 +394,10 @@ class Runner:
 
     def _publish(self) -> None:
         """Publish the last version of those that are durable by now."""
-        durable = [n for n in self._staged if n <= self.core.durable.commits]
-        for number in durable:
-            self.parameters.publish(self._staged.pop(number))
+        for number in sorted(n for n in self._staged if n <= self.core.durable.commits):
+            snapshots = self._staged.pop(number)
+            if number == self.core.durable.commits:
+                self.parameters.publish(snapshots)
 
     def _count(
         self, commit: Commit, computed: Computed, started: float, now: float, num_rounds: int
@@ -418,6 +419,8 @@ class Runner:
         meta = capture_meta(self.core, self._plain_config) | history
         meta |= {"weights": self._generators.state(), "clustering": self._clustering_state}
         progress = self.core.progress
+        if self.core.is_durable_first:
+            self._staged[progress.commits] = self._committed
         captured = self._writer.capture(progress.commits, meta, is_best)
         self._saving = self._spawn(self._write(captured, progress, self._saving))
         return self._saving

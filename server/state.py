@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dmaml.common.items import ItemKind, WorkItem
-from dmaml.server.core.memory import Memory
+from dmaml.server.core.memory import Memory, Place
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.rounds import Core
 
@@ -22,19 +21,15 @@ def capture_meta(core: Core, config: dict[str, Any]) -> dict[str, Any]:
         "base_digests": {str(p): digest for p, digest in memory.base_digests.items()},
         "fingerprint": dict(memory.fingerprint),
         "data_digest": memory.data_digest,
-        "applied": [[*_place(item), item in memory.voids] for item in sorted(memory.applied)],
+        "applied": [[*place, place in memory.voids] for place in sorted(memory.applied)],
     }
-
-
-def _place(item: WorkItem) -> tuple[int, ...]:
-    return item.round, item.pipeline, item.slot, item.part, item.index
 
 
 def memory_of(meta: dict[str, Any]) -> Memory:
     """Return the core's memory that a checkpoint kept."""
-    applied = {
-        WorkItem(number, ItemKind.TRAIN, pipeline, slot, part, index, 0): is_void
-        for number, pipeline, slot, part, index, is_void in meta["applied"]
+    applied: dict[Place, bool] = {
+        (index, pipeline, slot, part): is_void
+        for index, pipeline, slot, part, is_void in meta["applied"]
     }
     return Memory(
         Progress(**meta["progress"]),
@@ -43,5 +38,5 @@ def memory_of(meta: dict[str, Any]) -> Memory:
         dict(meta["fingerprint"]),
         str(meta["data_digest"]),
         frozenset(applied),
-        frozenset(item for item, is_void in applied.items() if is_void),
+        frozenset(place for place, is_void in applied.items() if is_void),
     )

@@ -37,7 +37,8 @@ def build(config: AggregationSection, num_slots: int | None = None) -> Aggregati
     if num_slots is not None and num_slots < required:
         raise ConfigError(
             f"aggregation rule {config.name!r} with options {config.options} needs {required} "
-            f"contributions, topology.slots is {num_slots}. Raise topology.slots to {required}, "
+            f"contributions, a commit may have only {num_slots}. Raise topology.slots (and "
+            f"sync.quorum in mode quorum) to {required}, or take mode sync instead of async, "
             "or lower aggregation.options.num_byzantine."
         )
     return rule

@@ -127,11 +127,17 @@ class Leasing:
         self._members.drop(lease)
         self._late.release(lease)
         one = self._rounds.get(lease.item.round)
-        if one is not None and one.release(now, lease):
-            if self._speculation is not None:
-                self._speculation.over(lease.item)
-            if one.quorum_at is None:
-                self.queue.put_back(lease.item)
+        if one is None:
+            return
+        is_free = one.release(now, lease)
+        if self._speculation is not None:
+            entry = one.items.get(lease.item)
+            left = list(entry.leases.values()) if entry is not None else []
+            self._speculation.over(lease.item)
+            if len(left) == 1:
+                self._speculation.granted(left[0], is_second=False)
+        if is_free and one.quorum_at is None:
+            self.queue.put_back(lease.item)
 
     def end(self, now: float, session: Session) -> None:
         """End a session: answer its call, give its items to others."""

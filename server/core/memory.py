@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from dmaml.common.items import WorkItem
 from dmaml.server.core.progress import Progress
 
+Place = tuple[int, int, int, int]
+
+
+def place_of(item: WorkItem) -> Place:
+    """Return (index, pipeline, slot, part) of a TRAIN item."""
+    return item.index, item.pipeline, item.slot, item.part
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -18,7 +25,8 @@ class Memory:
         num_elements: size of the flat buffer, 0 before INIT.
         base_digests: pipeline -> digest of the parameters after the last commit.
         fingerprint, data_digest: of the actor that did INIT.
-        applied: items of rounds not done yet that are committed (async mode only).
+        applied: places of TRAIN rounds not done yet that are committed (async mode only). Not
+            items: a resumed run may validate at other times, and its rounds have other numbers.
         voids: those of them that counted nothing.
     """
 
@@ -27,5 +35,5 @@ class Memory:
     base_digests: Mapping[int, str] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     data_digest: str = ""
-    applied: frozenset[WorkItem] = frozenset()
-    voids: frozenset[WorkItem] = frozenset()
+    applied: frozenset[Place] = frozenset()
+    voids: frozenset[Place] = frozenset()

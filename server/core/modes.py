@@ -61,6 +61,11 @@ class Mode(Protocol):
         """Return when time alone may ripen a round, or None."""
         ...
 
+    @property
+    def backlog(self) -> int:
+        """Commits of answers that are in already, before that of the next answer."""
+        ...
+
 
 @final
 class Sync:
@@ -84,6 +89,11 @@ class Sync:
     def wake_at(self, round: Round) -> float | None:
         """See `Mode.wake_at`: never."""
         return None
+
+    @property
+    def backlog(self) -> int:
+        """See `Mode.backlog`: none."""
+        return 0
 
 
 @final
@@ -137,6 +147,11 @@ class Quorum:
         took_s = round.quorum_at - round.opened_at
         return round.quorum_at + min(self._grace_s, GRACE_SHARE * took_s)
 
+    @property
+    def backlog(self) -> int:
+        """See `Mode.backlog`: none."""
+        return 0
+
 
 @final
 class Async:
@@ -179,6 +194,11 @@ class Async:
     def wake_at(self, round: Round) -> float | None:
         """See `Mode.wake_at`: never."""
         return None
+
+    @property
+    def backlog(self) -> int:
+        """See `Mode.backlog`: the whole batches that wait."""
+        return sum(len(ready) // self._batch for ready in self._ready.values())
 
 
 def whole(round: Round) -> Batch:

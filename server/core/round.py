@@ -145,6 +145,7 @@ class Round:
             entry = self.items[item]
             self._num_unapplied += entry.is_applied
             self.num_missing += entry.outcome is not None
+            self.num_leased -= bool(entry.leases)
             self.items[item] = OpenItem(now)
         for pipeline in pipelines:
             self._num_answered[pipeline] = 0

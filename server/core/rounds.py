@@ -20,7 +20,7 @@ from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake
 from dmaml.server.core.late import Late
 from dmaml.server.core.leasing import Leasing
 from dmaml.server.core.membership import Given, Hello, Membership, Session
-from dmaml.server.core.memory import Memory
+from dmaml.server.core.memory import Memory, place_of
 from dmaml.server.core.modes import Batch, mode_of
 from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
@@ -91,11 +91,20 @@ class Core:
 
     def remember(self) -> Memory:
         """Return what a checkpoint of the state of now keeps."""
-        done = [(i, e) for r in self._rounds.values() for i, e in r.items.items() if e.is_applied]
+        done = {
+            place_of(item): entry.outcome in VOID
+            for one in self._rounds.values()
+            for item, entry in one.items.items()
+            if entry.is_applied and one.kind is ItemKind.TRAIN
+        }
+        opened = {one.index for one in self._rounds.values() if one.kind is ItemKind.TRAIN}
+        for place in self.memory.applied:  # of rounds that are not open yet
+            if place[0] >= self.progress.trained and place[0] not in opened:
+                done[place] = place in self.memory.voids
         return replace(
             self.memory,
-            applied=frozenset(item for item, _ in done),
-            voids=frozenset(item for item, entry in done if entry.outcome in VOID),
+            applied=frozenset(done),
+            voids=frozenset(place for place, is_void in done.items() if is_void),
         )
 
     @property
@@ -225,7 +234,8 @@ class Core:
                 f"push refused: lease {head.token.counter} on {item} ended or never was. "
                 "Ask for a new one.",
             )
-        late = self._late.judge(lease, self.progress.version)
+        ahead = (self._batch is not None) + self._mode.backlog
+        late = self._late.judge(lease, self.progress.version + ahead)
         if late is not None:
             return late
         if head.base_digest != lease.base_digest and item.kind is not ItemKind.INIT:
@@ -350,7 +360,7 @@ class Core:
             self.leasing.queue.not_before = now
             self._outbox.note("resumed", "resumed by the operator")
             first = self.round
-            if first is not None and self._batch is None and first.is_void:
+            if first is not None and first.is_void:
                 self._reopen(now, first)
             self._go_on(now)
 
@@ -394,8 +404,15 @@ class Core:
         """Hand out items, as far as the state allows."""
         if self.state in OVER:
             self.leasing.dismiss()
-        elif self.state not in (RunState.PAUSED, RunState.EMPTY):
+        elif self.state not in (RunState.PAUSED, RunState.EMPTY) and not self._is_published_stale():
             self.leasing.serve(now)
+
+    def _is_published_stale(self) -> bool:
+        """Tell whether what is computed from the published version would be refused as too old."""
+        most = self.config.sync.max_staleness
+        if most is None or not self._mode.is_durable_first:
+            return False
+        return self.progress.version - self._published.version > most
 
     # -- rounds ------------------------------------------------------------------------------
 
@@ -404,6 +421,7 @@ class Core:
         if self.state in OVER:
             self._serve(now)
             return
+        self._close_rounds()
         self._commit(now)
         self._open_rounds(now)
         self._serve(now)
@@ -411,7 +429,7 @@ class Core:
     def _commit(self, now: float) -> None:
         """Ask for the next commit, where the mode finds one."""
         first = self.round
-        if self._batch is not None or first is None:
+        if self._batch is not None or first is None or self._is_far_ahead():
             return
         batch = self._mode.ripe(now, self._rounds.values())
         if batch is None:
@@ -492,12 +510,21 @@ class Core:
             if kind is None or (self._rounds and kind is not ItemKind.TRAIN):
                 return
             self._open(now, ahead, kind)
+            self._close_rounds()
+
+    def _is_far_ahead(self) -> bool:
+        """Tell whether as many commits as the window has items are not durable yet: wait."""
+        if self._mode.has_barrier:
+            return False
+        most = self._mode.window * self.config.topology.slots * len(self._pipelines)
+        return self.progress.commits - self.durable.commits >= most
 
     def _open(self, now: float, progress: Progress, kind: ItemKind) -> None:
         items = items_of(self.config, progress, kind, self._pipelines)
         one = Round(progress.round, kind, items, now)
-        done = self.memory.applied.intersection(items)
-        one.apply(done, self.memory.voids)
+        known = self.memory.applied if kind is ItemKind.TRAIN else frozenset()
+        done = {item for item in items if place_of(item) in known} if known else set()
+        one.apply(done, frozenset(i for i in done if place_of(i) in self.memory.voids))
         self._rounds[one.number] = one
         order = self._mode.opened(items, one.index) if kind is ItemKind.TRAIN else items
         self.leasing.queue.add(item for item in order if item not in done)
@@ -574,11 +601,12 @@ class Core:
         """End a draining run whose rounds nobody can finish; nothing that is committed is lost."""
         if self.state is not RunState.DRAINING or self._batch is not None or not self._rounds:
             return
-        is_complete = all(one.num_missing == 0 for one in self._rounds.values())
-        if is_complete or not len(self.members):
+        is_stuck = all(one.num_missing == 0 or one.is_void for one in self._rounds.values())
+        if is_stuck or not len(self.members):
+            self.memory = self.remember()
             self.leasing.close(item for one in self._rounds.values() for item in one.items)
             self._rounds.clear()
-            self._late.clear()
+            self._drop_late()
 
     def _reopen(self, now: float, one: Round) -> None:
         """Compute the void part of a round once more."""
@@ -602,10 +630,12 @@ class Core:
         entry = self.leasing.entry(head.item)
         lease = entry.leases.get(head.token.counter) if entry is not None else None
         session = self.members.find(head.worker_id, self.epoch)
-        if refusal.outcome is Outcome.LATE and lease is not None and session is not None:
+        is_late = refusal.outcome is Outcome.LATE and session is not None
+        if is_late and entry is not None and lease is not None and session is not None:
             if self._late.find(head.item) is not None:
                 session.last = Given(head.item, Outcome.LATE)
             self.leasing.release(now, lease)
+            entry.attempts -= 1  # nobody was too slow for the lease
         if refusal.outcome not in TAKEN | {Outcome.DUPLICATE}:
             self._outbox.note(
                 "refused",

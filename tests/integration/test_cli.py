@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
         (["algorithm.name=mmal"], ["unknown algorithm 'mmal'", "Did you mean 'maml'?"]),
         (["weights.name=medain"], ["unknown weight generator 'medain'", "'mean'", "loss_median"]),
         (["aggregation.name=krumm"], ["unknown aggregation rule 'krumm'", "Did you mean 'krum'?"]),
-        (["aggregation.name=krum"], ["'krum'", "needs 5", "topology.slots is", "num_byzantine"]),
+        (["aggregation.name=krum"], ["'krum'", "needs 5", "Raise topology.slots", "num_byzantine"]),
         (["weights.name=loss_median", "weights.options.width=-1"], ["width = -1", "> 0"]),
         (["clustering.name=nnoe"], ["unknown clustering", "'nnoe'", "Did you mean 'none'?"]),
         (["task.source=omnigloot"], ["unknown task source 'omnigloot'", "'omniglot'"]),
