@@ -117,7 +117,7 @@ def test_a_rule_that_needs_more_slots_is_refused_before_the_run():
     inner = {"name": "multi_krum", "options": {"num_byzantine": 2}}
     section = AggregationSection(name="clip", options={"norm": 1, "inner": inner})
 
-    with pytest.raises(ConfigError, match=r"'clip' .* needs 7 .*slots is 6\. Raise .* to 7"):
+    with pytest.raises(ConfigError, match=r"'clip' .* needs 7 .*may have only 6\. Raise .* to 7"):
         build(section, num_slots=6)
 
     assert build(section, num_slots=7).num_required == 7
