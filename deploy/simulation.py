@@ -119,8 +119,8 @@ def headline(plan: Plan) -> str:
     """Return what was simulated in one line."""
     scenario = plan.scenario
     return (
-        f"{scenario.workers} actors, {plan.slots} slots, {plan.rounds} rounds, an item takes "
-        f"{scenario.compute} s, seed {scenario.seed}; all times are virtual"
+        f"actors: {scenario.workers}, slots: {plan.slots}, rounds: {plan.rounds}, seconds an item: "
+        f"{scenario.compute}, seed: {scenario.seed}; all times are virtual"
     )
 
 

@@ -47,7 +47,7 @@ def test_table_has_a_column_for_each_mode(capsys, monkeypatch):
 
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].startswith("5 actors, 5 slots, 6 rounds, an item takes lognormal(1,0.3) s")
+    assert lines[0].startswith("actors: 5, slots: 5, rounds: 6, seconds an item: lognormal(1,0.3)")
     assert [mode for mode in MODES if mode in lines[2]] == MODES
     rows = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
     assert {"rounds/s", "÷ sync", "utilisation", "straggler cost", "3 to 4"} <= {*rows}
