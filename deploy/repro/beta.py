@@ -129,11 +129,11 @@ EXPERIMENTS: Final = (
         thesis.OMNIGLOT,
         (0.001, 0.003, 0.01, 0.03, 0.1),
         (
-            "model.width=16", "engine.chunk=32", "run.rounds=40", "evaluation.every=5",
+            "model.width=16", "engine.chunk=32", "run.rounds=30", "evaluation.every=5",
             "evaluation.tasks=100", "evaluation.test_tasks=600",
         ),
         "accuracy",
-        f"{thesis.READING} The quick form has 16 filters and 40 rounds.",
+        f"{thesis.READING} The quick form has 16 filters and 30 rounds.",
     ),
     _experiment(
         "miniimagenet",
@@ -142,11 +142,11 @@ EXPERIMENTS: Final = (
         thesis.MINIIMAGENET.replace("steps: 5", "steps: 10"),
         (0.001, 0.003, 0.01, 0.03, 0.1),
         (
-            "model.width=16", "engine.chunk=32", "run.rounds=40", "evaluation.every=8",
+            "model.width=16", "engine.chunk=32", "run.rounds=30", "evaluation.every=6",
             "evaluation.tasks=100", "evaluation.test_tasks=600",
         ),
         "accuracy",
-        f"{thesis.READING} For miniImageNet: α 0.1. The quick form has 16 filters and 40 rounds.",
+        f"{thesis.READING} For miniImageNet: α 0.1. The quick form has 16 filters and 30 rounds.",
     ),
     _experiment(
         "sinusoid",

@@ -99,7 +99,7 @@ EXPERIMENTS: Final = (
         "figures 6.4, 6.11, 6.17",
         "workers",
         WORKERS,
-        80,
+        60,
         "Workers are `topology.slots`; their gradients are averaged.",
         (("more workers", "a loss of accuracy per seen task", (WORKERS[0], WORKERS[-1])),),
     ),
@@ -109,7 +109,7 @@ EXPERIMENTS: Final = (
         "figure 6.18",
         "epochs",
         EPOCHS,
-        80,
+        60,
         "Epochs are `algorithm.local_steps`, with fresh tasks in each and local_lr = β.",
     ),
     _experiment(
@@ -118,7 +118,7 @@ EXPERIMENTS: Final = (
         "figure 6.19",
         "tasks, reduction",
         TASKS,
-        40,
+        30,
         "Sum and mean over tasks are `algorithm.task_reduction` under `outer: sgd` with one β: the "
         "mean's steps are as many times shorter as there are tasks.",
         groups=(("sum,", TASKS[:5]), ("mean,", TASKS[5:])),

@@ -19,7 +19,7 @@ from dmaml.deploy.repro.experiment import (
 from dmaml.deploy.sweep import Cell
 from dmaml.report.charts import Picture
 
-QUICK_ROUNDS: Final = 30
+QUICK_ROUNDS: Final = 24
 CONFIG: Final = thesis.named("scaling", thesis.OMNIGLOT)
 ONE: Final = Variant("none raised")
 RAISED: Final = (
