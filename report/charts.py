@@ -58,7 +58,8 @@ class Matrix:
     """A panel of numbers, row by row; None: nothing was measured.
 
     Attributes:
-        limits: values of the lightest and the darkest cell.
+        limits: values of the lightest and the darkest cell; what lies beyond looks the same.
+        bold_from: numbers of at least so much are bold; None: none are.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Matrix:
     values: tuple[tuple[float | None, ...], ...]
     limits: tuple[float, float]
     digits: int = 1
+    bold_from: float | None = None
 
 
 Panel = Lines | Matrix
@@ -119,7 +121,7 @@ def _width(panel: Panel) -> float:
 
 
 def _height(panel: Panel) -> float:
-    return 3.3 if isinstance(panel, Lines) else 1.1 + 0.42 * len(panel.rows)
+    return 3.3 if isinstance(panel, Lines) else 0.85 + 0.3 * len(panel.rows)
 
 
 def _draw_lines(axis: Any, panel: Lines) -> None:
@@ -165,8 +167,9 @@ def _draw_matrix(axis: Any, panel: Matrix) -> None:
     values = np.array(
         [[np.nan if value is None else value for value in row] for row in panel.values]
     )
-    axis.imshow(values, cmap="Blues", vmin=low - 0.35 * (high - low), vmax=high + 1e-9)
-    axis.set_xticks(range(len(panel.columns)), panel.columns, rotation=35, ha="right")
+    span = max(high - low, 1e-9)
+    axis.imshow(values, cmap="Blues", vmin=low, vmax=low + 1.4 * span)
+    axis.set_xticks(range(len(panel.columns)), [name.replace("_", "\n") for name in panel.columns])
     axis.set_yticks(range(len(panel.rows)), panel.rows)
     axis.tick_params(length=0)
     axis.grid(visible=False)
@@ -174,7 +177,10 @@ def _draw_matrix(axis: Any, panel: Matrix) -> None:
     axis.set_aspect("auto")
     axis.set_title(panel.title)
     for (row, column), value in np.ndenumerate(values):
-        is_dark = value > low + 0.55 * (high - low)
         text = "–" if np.isnan(value) else f"{value:.{panel.digits}f}"
-        colour = "white" if is_dark else "black"
-        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        is_bold = panel.bold_from is not None and value >= panel.bold_from
+        axis.text(
+            column, row, text, ha="center", va="center", fontsize=8,
+            color="white" if value > low + 0.8 * span else "black",
+            fontweight="bold" if is_bold else "normal",
+        )  # fmt: skip

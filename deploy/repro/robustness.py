@@ -137,12 +137,12 @@ def _byzantine_outcome(form: Form, results: Results) -> Outcome:
     }
     clean = _mean(scores[_BASELINE])
     tables = tuple(_fault_table(fault, scores) for fault in FAULTS)
-    low, high = 20.0, max((_mean(values) or 0.0) for values in scores.values())
+    high = clean if clean is not None else 100.0
     panels = tuple(
         Matrix(
             fault, tuple(GENERATORS), tuple(RULES),
             tuple(tuple(_mean(scores[g, r, fault]) for r in RULES) for g in GENERATORS),
-            (low, high),
+            (high - 8 * NEAR, high), bold_from=high - NEAR,
         )
         for fault in FAULTS
     )  # fmt: skip
@@ -173,7 +173,10 @@ def _byzantine_outcome(form: Form, results: Results) -> Outcome:
             f"{len(stopped)} runs stopped before their end because no gradient was finite any "
             f"more; they were tested as they were: {', '.join(stopped)}."
         )
-    title = f"Test accuracy in %, generators × rules, n = {form.seeds}"
+    title = (
+        f"Test accuracy in %, generators × rules, n = {form.seeds}; "
+        f"bold: within {NEAR:g} point of the clean mean × mean"
+    )
     return Outcome(
         tables,
         (Picture("byzantine", title, panels, columns=1),),
