@@ -38,8 +38,8 @@ ONE: Final = Variant("1 slot × 32 tasks, sum")
 # one round with β = 1 moves θ by the gradient itself. Chunks of 8: with a slot's 32 tasks in one
 # chunk both would add the same numbers in the same order, and be equal to the bit
 _GRADIENT: Final = (
-    "engine.chunk=8", "algorithm.task_reduction=mean", "outer.lr=1.0", "run.rounds=1", "evaluation.every=0",
-    "evaluation.test_tasks=0",
+    "engine.chunk=8", "algorithm.task_reduction=mean", "outer.lr=1.0", "run.rounds=1",
+    "evaluation.every=0", "evaluation.test_tasks=0",
 )  # fmt: skip
 SPLIT_STEP: Final = Variant("one step of 16 slots × 32 tasks", (*_SPLIT, *_GRADIENT))
 WHOLE_STEP: Final = Variant("one step of 1 slot × 512 tasks", (*_WHOLE, *_GRADIENT))
