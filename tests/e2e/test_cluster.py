@@ -8,6 +8,7 @@ and the run finishes with the digest that the same configuration gives outside o
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -234,7 +235,7 @@ def _rounds(cluster: Compose) -> float:
 
 
 def _samples(cluster: Compose, began: float) -> list[tuple[int, float]]:
-    """Return (version, query loss) of every scrape."""
+    """Return (version, query loss) of every scrape; a new process has no loss yet: NaN."""
     end = time.time()
     window = {"start": str(end - (time.monotonic() - began)), "end": str(end), "step": "5"}
     series = [
@@ -243,7 +244,8 @@ def _samples(cluster: Compose, began: float) -> list[tuple[int, float]]:
         for result in cluster.prometheus("query_range", query=query, **window)["result"]
     ]
     versions, losses = series
-    return [(int(v), losses[at]) for at, v in versions.items() if v and at in losses]
+    known = {at: loss for at, loss in losses.items() if not math.isnan(loss)}
+    return [(int(v), known[at]) for at, v in versions.items() if v and at in known]
 
 
 def _train_outside(folder: Path, data: Path) -> str:
