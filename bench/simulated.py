@@ -109,7 +109,7 @@ class Sleeping:
         until = time.monotonic() + batch.num_tasks * self._task_s * (self._factor if is_slow else 1)
         u, v = context.stream.uniform(2, low=-0.01, high=0.01).tolist()
         v += 1e-6 * float(batch.units.mean())
-        gradient = {name: value * u + v for name, value in params.items()}
+        gradient = {name: value.mul(u).add_(v) for name, value in params.items()}
         metrics = {"loss_before": 1.0, "accuracy_before": 0.0, "accuracy": 0.0}
         time.sleep(max(0.0, until - time.monotonic()))
         return Contribution(gradient, 1.0 + u, metrics, batch.num_tasks)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
@@ -39,13 +40,30 @@ class Kind(enum.IntEnum):
     FAULT = 12
 
 
+class _NoEntropy(ISeedSequence):
+    """Seeds a generator whose state is set anyway: asking the system for entropy takes longer."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        return np.zeros(n_words, dtype=dtype)
+
+
+_NO_ENTROPY: Final = _NoEntropy()
+_EMPTY: Final = np.zeros(4, dtype=np.uint64)
+
+
 class Stream:
     """Random numbers from one Philox counter range; not thread-safe, cheap to make."""
 
     def __init__(self, key: tuple[int, int], counter: tuple[int, int, int, int]) -> None:
-        self._bits = np.random.Philox(
-            key=np.array(key, dtype=np.uint64), counter=np.array(counter, dtype=np.uint64)
-        )
+        self._bits = np.random.Philox(_NO_ENTROPY)  # type: ignore[arg-type]  # stubs are too narrow
+        self._bits.state = {
+            "bit_generator": "Philox",
+            "state": {"key": key, "counter": counter},  # type: ignore[typeddict-item]  # read by place
+            "buffer": _EMPTY,
+            "buffer_pos": len(_EMPTY),
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
     def raw(self, count: int) -> Uint64:
         """Return the next `count` raw words, uint64 `[count]`."""
