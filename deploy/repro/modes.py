@@ -30,7 +30,7 @@ algorithm:  {name: maml, order: second, inner_lr: 0.4, inner_steps: 1, tasks: 8}
 engine:     {chunk: 8}
 topology:   {slots: 5}
 sync:       {mode: sync}
-outer:      {name: adam, lr: 0.003}
+outer:      {name: adam, lr: 0.003, schedule: cosine}
 evaluation: {every: 100, tasks: 100, steps: 3, k_query: 5, split: validation, test_tasks: 2000}
 """
 SYNC: Final = Variant("sync", (), ACTORS)
@@ -106,8 +106,8 @@ EXPERIMENTS: Final = (
         "modes",
         "Final accuracy of sync, quorum and async at equal tasks",
         "what asynchrony costs; the thesis is synchronous",
-        "Omniglot 5-way 1-shot, 32 filters, 5 slots of 8 tasks, 5 actors, Adam at 0.003, 500 "
-        "rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 of 5 without grace, so that "
+        "Omniglot 5-way 1-shot, 32 filters, 5 slots of 8 tasks, 5 actors, Adam at 0.003 "
+        "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 of 5 without grace, so that "
         "there are late answers; they are merged with a discount. Async: window 3, commits of 5 "
         "answers (with a commit for each, 5 times as many steps at this rate lose accuracy), no "
         "limit of staleness. The quick form has 16 filters and 150 rounds.",
