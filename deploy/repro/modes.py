@@ -23,7 +23,7 @@ from dmaml.report.charts import Picture
 
 ACTORS: Final = 5
 CONFIG: Final = """\
-run:        {name: modes, seed: 1, rounds: 1000}
+run:        {name: modes, seed: 1, rounds: 500}
 task:       {source: omniglot, splits: vinyals, n_way: 5, k_shot: 1, k_query: 1, rotations: true}
 model:      {name: conv4, width: 32}
 algorithm:  {name: maml, order: second, inner_lr: 0.4, inner_steps: 1, tasks: 8}
@@ -107,8 +107,8 @@ EXPERIMENTS: Final = (
         "Final accuracy of sync, quorum and async at equal tasks",
         "what asynchrony costs; the thesis is synchronous",
         "Omniglot 5-way 1-shot, 32 filters, 5 slots of 8 tasks, 5 actors, Adam at 0.003 "
-        "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 of 5 without grace, so that "
-        "there are late answers; they are merged with a discount. Async: window 3, commits of 5 "
+        "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 "
+        "of 5 without grace, so that there are late answers; they are merged with a discount. Async: window 3, commits of 5 "
         "answers (with a commit for each, 5 times as many steps at this rate lose accuracy), no "
         "limit of staleness. The quick form has 16 filters and 150 rounds.",
         CONFIG,
