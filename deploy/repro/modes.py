@@ -108,9 +108,10 @@ EXPERIMENTS: Final = (
         "what asynchrony costs; the thesis is synchronous",
         "Omniglot 5-way 1-shot, 32 filters, 5 slots of 8 tasks, 5 actors, Adam at 0.003 "
         "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 "
-        "of 5 without grace, so that there are late answers; they are merged with a discount. Async: window 3, commits of 5 "
-        "answers (with a commit for each, 5 times as many steps at this rate lose accuracy), no "
-        "limit of staleness. The quick form has 16 filters and 150 rounds.",
+        "of 5 without grace, so that there are late answers; they are merged with a discount. "
+        "Async: window 3, commits of 5 answers (with a commit for each, 5 times as many steps at "
+        "this rate lose accuracy), no limit of staleness. The quick form has 16 filters and 150 "
+        "rounds.",
         CONFIG,
         _cells,
         _outcome,
