@@ -121,8 +121,9 @@ class Loop:
         self._pushed = None
         asked, asked_at = self._ask(), time.monotonic()
         idle_from = asked_at
+        hint: WorkItem | None = None
         while True:
-            reply = self._await(asked)
+            reply = self._await(asked, hint)
             self._forget(reply.durable_round)
             if reply.work is None or self._is_stopped():
                 self._settle()
@@ -132,11 +133,10 @@ class Loop:
                 return False
             wait_s = time.monotonic() - max(asked_at, idle_from)
             asked, asked_at = self._ask(reply.work), time.monotonic()
+            hint = None
             if reply.work is not None:
                 self._do(reply.work, wait_s)
-                idle_from = time.monotonic()
-                if not asked.is_done():
-                    self._prepare(reply.work.hint)
+                idle_from, hint = time.monotonic(), reply.work.hint
 
     def _ask(self, work: Work | None = None) -> Pending[Reply]:
         """Ask for the next item, ahead of the answer to `work`; it may wait at the server."""
@@ -145,8 +145,12 @@ class Loop:
         digests = tuple(theta.digest for theta in self._thetas.values())
         return self._client.ask(tuple(self._held), digests, self._layout())
 
-    def _await(self, asked: Pending[Reply]) -> Reply:
-        """Wait for a lease; the answer before it travels meanwhile."""
+    def _await(self, asked: Pending[Reply], hint: WorkItem | None) -> Reply:
+        """Wait for a lease; the answer before it travels meanwhile.
+
+        Once it has arrived, and not before, for its sending needs the interpreter too, the tasks of
+        the item that is likely next are drawn.
+        """
         one_is_there = threading.Event()
         asked.on_done(one_is_there.set)
         if self._pushed is not None:
@@ -155,6 +159,7 @@ class Loop:
             if not asked.is_done():
                 self._settle()
                 one_is_there.clear()
+                self._prepare(hint)
         while not (asked.is_done() or self._is_stopped()):
             one_is_there.wait(STOP_EVERY_S)
         return asked.result() if asked.is_done() else Reply(None, False, 0)
