@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from dmaml.common.config import RunConfig
 
@@ -89,8 +89,7 @@ class WorkItem:
         return f"{self.kind.name} round {self.round} ({place})"
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """Proof of the right to answer an item: an older one is refused."""
 
     epoch: int

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -221,7 +220,7 @@ class Runner:
             verdict = Verdict(Outcome.CHECKSUM, "push refused: its checksum is wrong. Push again.")
             log.warning("%s %s", head.item, verdict.message)
         else:
-            head = replace(head, norm=norm)
+            head = head._replace(norm=norm)
             fresh = self.core.judge(head) is None
             if fresh:
                 self._answers.keep(head.item, flat, tables, layout)

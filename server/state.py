@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from dmaml.server.core.memory import Memory, Place
@@ -16,7 +15,7 @@ def capture_meta(core: Core, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "identity": core.identity,
         "config": config,
-        "progress": asdict(memory.progress),
+        "progress": memory.progress._asdict(),
         "num_elements": memory.num_elements,
         "base_digests": {str(p): digest for p, digest in memory.base_digests.items()},
         "fingerprint": dict(memory.fingerprint),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 from dmaml.server.runner import Runner
@@ -19,7 +18,7 @@ def status_of(runner: Runner) -> dict[str, Any]:
         "name": runner.config.run.name,
         "identity": core.identity,
         "epoch": core.epoch,
-        **asdict(core.progress),
+        **core.progress._asdict(),
         "rounds": runner.config.run.rounds,
         "durable_round": core.durable_round,
         "theta_sha256": runner.parameters.theta_sha256,

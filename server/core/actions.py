@@ -1,17 +1,23 @@
-"""What the core asks of the world around it."""
+"""What the core asks of the world around it.
+
+What goes with every answer is a named tuple: that is made in a quarter of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from dmaml.common.items import ItemKind, Outcome, Token, WorkItem
 from dmaml.server.core.membership import Lease
 from dmaml.server.core.progress import Progress
 
+NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
-@dataclass(frozen=True)
-class Head:
+
+class Head(NamedTuple):
     """What an actor says about its answer before, or without, the payload.
 
     Attributes:
@@ -33,20 +39,18 @@ class Head:
     num_elements: int = 0
     num_bytes: int = 0
     schema_hash: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = NONE
+    timings: Mapping[str, float] = NONE
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An outcome and the sentence that goes with it."""
 
     outcome: Outcome
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(NamedTuple):
     """Answer a waiting Lease call with a lease.
 
     Attributes:
@@ -103,8 +107,7 @@ class Commit:
     last_answer_at: float
 
 
-@dataclass(frozen=True)
-class Save:
+class Save(NamedTuple):
     """Write a checkpoint of the state of now and come back with `Core.saved`.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dmaml.common.errors import CapacityError, SessionLostError
 from dmaml.common.items import Outcome, Token, WorkItem
@@ -34,8 +35,7 @@ class Hello:
     held: tuple[WorkItem, ...] = ()
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """An actor's right to do one work item until `ends_at` (seconds of the core's clock).
 
     Attributes:
@@ -52,8 +52,7 @@ class Lease:
     base_digest: str = ""
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """What an actor was told about its last answer.
 
     Attributes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from dmaml.common.items import WorkItem
 from dmaml.server.core.progress import Progress
 
 Place = tuple[int, int, int, int]
+NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
 
 
 def place_of(item: WorkItem) -> Place:
@@ -16,8 +18,7 @@ def place_of(item: WorkItem) -> Place:
     return item.index, item.pipeline, item.slot, item.part
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What a checkpoint keeps of the core.
 
     Attributes:
@@ -30,10 +31,10 @@ class Memory:
         voids: those of them that counted nothing.
     """
 
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = Progress()
     num_elements: int = 0
-    base_digests: Mapping[int, str] = field(default_factory=dict)
-    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    base_digests: Mapping[int, str] = NOTHING
+    fingerprint: Mapping[str, str] = NOTHING
     data_digest: str = ""
     applied: frozenset[Place] = frozenset()
     voids: frozenset[Place] = frozenset()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Final, NamedTuple, Protocol, final
 
 from dmaml.common.config import RunConfig, quorum_of
 from dmaml.common.items import ItemKind, WorkItem
@@ -14,8 +13,7 @@ from dmaml.server.core.round import Round
 GRACE_SHARE: Final = 0.25  # of the time that the quorum took
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Answers of one round, or of several TRAIN rounds, that one commit combines.
 
     Attributes:

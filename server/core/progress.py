@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dmaml.common.items import ItemKind
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run is.
 
     In sync and quorum mode every round is one commit; in async mode a TRAIN round is many.
@@ -38,19 +37,19 @@ class Progress:
             num_tasks: tasks that it trained on.
             has_moved: whether it moved the parameters; a commit of voids does not.
         """
-        done = replace(self, commits=self.commits + 1)
+        commits = self.commits + 1
         if kind is not ItemKind.TRAIN:
-            return done
+            return self._replace(commits=commits)
         version, tasks_seen = self.version + has_moved, self.tasks_seen + num_tasks
-        return replace(done, version=version, tasks_seen=tasks_seen)
+        return self._replace(version=version, tasks_seen=tasks_seen, commits=commits)
 
     def closed(self, kind: ItemKind) -> Progress:
         """Return the progress once a round of this kind is done, all of it committed."""
-        done = replace(self, round=self.round + 1)
+        done = self._replace(round=self.round + 1)
         if kind is ItemKind.TRAIN:
-            return replace(done, trained=self.trained + 1)
+            return done._replace(trained=self.trained + 1)
         if kind is ItemKind.PROBE:
-            return replace(done, probes=self.probes + 1)
+            return done._replace(probes=self.probes + 1)
         if kind is ItemKind.EVALUATE:
-            return replace(done, evaluated=self.trained)
+            return done._replace(evaluated=self.trained)
         return done

@@ -9,7 +9,6 @@ become a commit is the mode's to say (`modes`), who gets which item `leasing`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from dmaml.common import config as configuration
@@ -101,8 +100,7 @@ class Core:
         for place in self.memory.applied:  # of rounds that are not open yet
             if place[0] >= self.progress.trained and place[0] not in opened:
                 done[place] = place in self.memory.voids
-        return replace(
-            self.memory,
+        return self.memory._replace(
             applied=frozenset(done),
             voids=frozenset(place for place, is_void in done.items() if is_void),
         )
@@ -264,7 +262,7 @@ class Core:
         assert entry is not None
         leased = entry.leases[head.token.counter].item
         if head.item.base_version != leased.base_version:
-            head = replace(head, item=leased)
+            head = head._replace(item=leased)
         outcome = outcome_of(self.config, head, is_finite)
         is_merged = self._late.find(head.item) is not None
         self._take(now, head, outcome)
@@ -311,8 +309,7 @@ class Core:
         for round_number, items in by_round.items():
             self._rounds[round_number].apply(items)
         size = num_elements if num_elements is not None else self.memory.num_elements
-        self.memory = replace(
-            self.memory,
+        self.memory = self.memory._replace(
             progress=self.progress.committed(batch.kind, num_tasks, self._has_moved),
             num_elements=size,
             base_digests=dict(base_digests),
@@ -494,7 +491,7 @@ class Core:
             if not self._mode.has_barrier and self._pause_if_void(first):
                 return
             del self._rounds[first.number]
-            self.memory = replace(self.memory, progress=self.progress.closed(first.kind))
+            self.memory = self.memory._replace(progress=self.progress.closed(first.kind))
 
     def _open_rounds(self, now: float) -> None:
         """Open rounds as far as the window reaches; end the run after its last checkpoint."""
@@ -591,8 +588,7 @@ class Core:
 
     def _fix_numerics(self) -> None:
         assert self._founder is not None
-        self.memory = replace(
-            self.memory,
+        self.memory = self.memory._replace(
             fingerprint=dict(self._founder.fingerprint),
             data_digest=self._founder.data_digest,
         )

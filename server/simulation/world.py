@@ -27,11 +27,10 @@ from dmaml.common.items import (
     block,
     evaluate_tasks,
 )
-from dmaml.server.core.actions import Commit, Done, Grant, Note, Save, Wait, Wake
+from dmaml.server.core.actions import Commit, Done, Grant, Head, Note, Save, Wait, Wake
 from dmaml.server.core.membership import Hello, Lease
 from dmaml.server.core.rounds import Core
 from dmaml.server.simulation.actor import Actor, Plan, Purpose, draws
-from dmaml.server.simulation.bare_head import BareHead
 from dmaml.server.simulation.figures import Figures, Tally, figures_of
 from dmaml.server.simulation.ledger import Ledger
 from dmaml.server.simulation.machinery import Machinery
@@ -307,13 +306,13 @@ class World:
         self.now += next(self._service)
         item, tally = lease.item, self.tally
         is_train = item.kind is ItemKind.TRAIN
-        head = BareHead(
+        head = Head(
             worker_id,
             item,
             lease.token,
             lease.base_digest,
-            self._num_tasks[item.part] if is_train else 1,
-            0 if item.kind is ItemKind.EVALUATE else NUM_ELEMENTS,
+            num_tasks=self._num_tasks[item.part] if is_train else 1,
+            num_elements=0 if item.kind is ItemKind.EVALUATE else NUM_ELEMENTS,
         )
         outcome = self.core.deliver(self.now, head).outcome
         before = actor.refused.pop(item, None)

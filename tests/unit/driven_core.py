@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 from dmaml.common import config as configuration
@@ -212,4 +211,4 @@ def head_of(grant: Grant, **fields: Any) -> Head:
         num_tasks=0 if kind is ItemKind.INIT else 8,
         num_elements=num_elements,
     )
-    return replace(head, **fields)
+    return head._replace(**fields)

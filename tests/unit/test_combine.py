@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -187,7 +185,7 @@ def test_entropy_is_that_of_the_slots_that_count():
 
 
 def test_staleness_reaches_the_generator_and_a_late_slot_adds_to_its_own():
-    late = replace(head(1, loss=3.0), item=WorkItem(4, ItemKind.TRAIN, 0, 1, 0, 3, 3))
+    late = head(1, loss=3.0)._replace(item=WorkItem(4, ItemKind.TRAIN, 0, 1, 0, 3, 3))
     heads = [head(0, loss=1.0), head(1, loss=2.0), late]
     generator = ByLoss()
     ages = {heads[0].item: 0, heads[1].item: 0, late.item: 1}
@@ -201,7 +199,7 @@ def test_staleness_reaches_the_generator_and_a_late_slot_adds_to_its_own():
 
 
 def test_void_part_of_an_earlier_round_leaves_this_round_alone():
-    late = replace(head(0, loss=9.0), item=WorkItem(4, ItemKind.TRAIN, 0, 0, 0, 3, 3))
+    late = head(0, loss=9.0)._replace(item=WorkItem(4, ItemKind.TRAIN, 0, 0, 0, 3, 3))
     heads = [head(0, loss=1.0), late]
 
     found = combined(heads, [[2.0], [8.0]], voids=[late.item])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from dmaml.common.errors import FingerprintMismatchError
@@ -204,7 +202,7 @@ def test_several_live_tokens_of_one_item_are_all_good_until_the_first_answer():
     session = run.core.members.find(b, 1)
     other = second_lease(run, session, grant, 20.0)
     run.core.round.items[grant.lease.item].leases[other.token.counter] = other
-    second = replace(grant, lease=other)
+    second = grant._replace(lease=other)
 
     assert run.core.judge(head_of(grant)) is None
     assert run.core.judge(head_of(second)) is None
