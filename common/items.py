@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from operator import attrgetter
+from typing import ClassVar, Final, NamedTuple
 
 from dmaml.common.config import RunConfig
 
@@ -75,18 +76,31 @@ class WorkItem:
     index: int
     base_version: int = field(compare=False)
 
-    _hash: ClassVar[int]  # of what is compared; made once, for the core looks items up a lot
+    _hash: ClassVar[int]  # made once, for the core looks items up a lot
 
     def __post_init__(self) -> None:
-        key = (self.round, self.kind, self.pipeline, self.slot, self.part, self.index)
-        object.__setattr__(self, "_hash", hash(key))
+        object.__setattr__(self, "_hash", hash((self.round, self.pipeline, self.slot, self.part)))
+
+    def __eq__(self, other: object) -> bool:  # as generated, but most differ in their hash
+        if not isinstance(other, WorkItem):
+            return NotImplemented
+        return self._hash == other._hash and _key(self) == _key(other)
 
     def __hash__(self) -> int:
         return self._hash
 
+    def based_on(self, version: int) -> WorkItem:
+        """Return the same item, to be computed from another version."""
+        return WorkItem(
+            self.round, self.kind, self.pipeline, self.slot, self.part, self.index, version
+        )
+
     def __str__(self) -> str:
         place = f"pipeline {self.pipeline}, slot {self.slot}, part {self.part}"
         return f"{self.kind.name} round {self.round} ({place})"
+
+
+_key: Final = attrgetter("round", "kind", "pipeline", "slot", "part", "index")  # what is compared
 
 
 class Token(NamedTuple):

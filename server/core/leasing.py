@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import final
 
 from dmaml.common.config import RunConfig
@@ -116,10 +115,9 @@ class Leasing:
         """Hand items out no more and end the leases on them."""
         for lease in leases:
             self._members.drop(lease)
-        items = list(items)
-        self.queue.remove(items)
-        if self._speculation is not None:
-            for item in items:
+        for item in items:
+            self.queue.remove(item)
+            if self._speculation is not None:
                 self._speculation.over(item)
 
     def release(self, now: float, lease: Lease) -> None:
@@ -184,7 +182,7 @@ class Leasing:
         pending_at = self._rounds[item.round].items[item].pending_at
         free_at = max(pending_at, waiter.since, self.queue.not_before)
         self.queue.stop(worker_id)
-        self.queue.remove([item])
+        self.queue.remove(item)
         if not self._grant(now, session, item, waiter.request_id, now if is_late else free_at):
             self.queue.put_back(item)
         return True
@@ -219,7 +217,7 @@ class Leasing:
         one = self._rounds[item.round]
         entry, published = one.items[item], self._published
         if item.base_version != published.version:
-            item = replace(item, base_version=published.version)
+            item = item.based_on(published.version)
         valid_s = self._item_timeout_s * (entry.attempts + 1)
         digest = published.digests.get(item.pipeline, "")
         try:
@@ -229,7 +227,7 @@ class Leasing:
             self._outbox.add(Wait(session.worker_id, request_id))
             return False
         is_second = bool(entry.leases)
-        one.grant(item, lease)
+        one.grant(entry, lease)
         self.pace.granted(now, lease)
         if self._speculation is not None:
             self._speculation.granted(lease, is_second)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol, final
 
 from dmaml.common.config import RunConfig, quorum_of
@@ -51,7 +51,7 @@ class Mode(Protocol):
         """Take note of an answer to a TRAIN item."""
         ...
 
-    def ripe(self, now: float, rounds: Iterable[Round]) -> Batch | None:
+    def ripe(self, now: float, rounds: Mapping[int, Round]) -> Batch | None:
         """Return what is to be committed next, or None: wait."""
         ...
 
@@ -80,9 +80,12 @@ class Sync:
     def answered(self, item: WorkItem) -> None:
         """See `Mode.answered`."""
 
-    def ripe(self, now: float, rounds: Iterable[Round]) -> Batch | None:
+    def ripe(self, now: float, rounds: Mapping[int, Round]) -> Batch | None:
         """See `Mode.ripe`."""
-        return next((whole(one) for one in rounds if one.num_missing == 0), None)
+        for one in rounds.values():
+            if one.num_missing == 0:
+                return whole(one)
+        return None
 
     def wake_at(self, round: Round) -> float | None:
         """See `Mode.wake_at`: never."""
@@ -124,9 +127,9 @@ class Quorum:
     def answered(self, item: WorkItem) -> None:
         """See `Mode.answered`."""
 
-    def ripe(self, now: float, rounds: Iterable[Round]) -> Batch | None:
+    def ripe(self, now: float, rounds: Mapping[int, Round]) -> Batch | None:
         """See `Mode.ripe`."""
-        for one in rounds:
+        for one in rounds.values():
             if one.num_missing == 0:
                 return whole(one)
             if one.kind is not ItemKind.TRAIN or one.least_answered < self._quorum:
@@ -176,17 +179,16 @@ class Async:
         """See `Mode.answered`."""
         self._ready.setdefault(item.pipeline, deque()).append(item)
 
-    def ripe(self, now: float, rounds: Iterable[Round]) -> Batch | None:
+    def ripe(self, now: float, rounds: Mapping[int, Round]) -> Batch | None:
         """See `Mode.ripe`."""
-        rounds = list(rounds)
-        if rounds and rounds[0].kind is not ItemKind.TRAIN:
-            return whole(rounds[0]) if rounds[0].num_missing == 0 else None
+        for one in rounds.values():
+            if one.kind is not ItemKind.TRAIN:  # then it is the only one
+                return whole(one) if one.num_missing == 0 else None
         for ready in self._ready.values():
-            is_last = not any(one.num_missing for one in rounds)
-            if ready and (len(ready) >= self._batch or is_last):
-                items = sorted(ready.popleft() for _ in range(min(self._batch, len(ready))))
-                opened_at = next(r.opened_at for r in rounds if r.number == items[0].round)
-                return Batch(ItemKind.TRAIN, tuple(items), opened_at)
+            is_whole = len(ready) >= self._batch
+            if is_whole or (ready and not any(one.num_missing for one in rounds.values())):
+                items = sorted([ready.popleft() for _ in range(min(self._batch, len(ready)))])
+                return Batch(ItemKind.TRAIN, tuple(items), rounds[items[0].round].opened_at)
         return None
 
     def wake_at(self, round: Round) -> float | None:
@@ -196,7 +198,7 @@ class Async:
     @property
     def backlog(self) -> int:
         """See `Mode.backlog`: the whole batches that wait."""
-        return sum(len(ready) // self._batch for ready in self._ready.values())
+        return sum([len(ready) // self._batch for ready in self._ready.values()])
 
 
 def whole(round: Round) -> Batch:

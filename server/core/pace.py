@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -30,14 +30,20 @@ class InHand:
 
 @final
 class Recent:
-    """The median of the last few durations, seconds."""
+    """How long items of one kind took, seconds: the median of the last few.
+
+    Attributes:
+        last_s: worker id -> its last one.
+    """
 
     def __init__(self) -> None:
+        self.last_s: dict[str, float] = {}
         self._order: deque[float] = deque()
         self._sorted: list[float] = []
 
-    def add(self, duration_s: float) -> None:
+    def add(self, worker_id: str, duration_s: float) -> None:
         """Take a duration; the oldest is forgotten."""
+        self.last_s[worker_id] = duration_s
         if len(self._order) == NUM_RECENT:
             del self._sorted[bisect_left(self._sorted, self._order.popleft())]
         self._order.append(duration_s)
@@ -65,8 +71,7 @@ class Pace:
     def __init__(self) -> None:
         self.num_ahead = 0
         self._hands: dict[str, list[InHand]] = {}
-        self._recent: dict[ItemKind, Recent] = {}
-        self._last_s: dict[tuple[str, ItemKind], float] = {}
+        self._recent: defaultdict[ItemKind, Recent] = defaultdict(Recent)
         self._expired_from = math.inf  # no lease ends before
 
     def num_in_hand(self, worker_id: str) -> int:
@@ -85,15 +90,12 @@ class Pace:
     def answered(self, now: float, worker_id: str, counter: int) -> None:
         """Note that an actor is done with a lease, whatever becomes of its answer."""
         hand = self._hands.get(worker_id, [])
-        place = next((n for n, one in enumerate(hand) if one.lease.token.counter == counter), None)
-        if place is None:
-            return
-        done = hand[place]
-        if done.began_at is not None:
-            kind, duration_s = done.lease.item.kind, now - done.began_at
-            self._recent.setdefault(kind, Recent()).add(duration_s)
-            self._last_s[worker_id, kind] = duration_s
-        self._drop(now, hand, place + 1)
+        for place, done in enumerate(hand):
+            if done.lease.token.counter == counter:
+                if done.began_at is not None:
+                    self._recent[done.lease.item.kind].add(worker_id, now - done.began_at)
+                self._drop(now, hand, place + 1)
+                return
 
     def expired(self, now: float) -> list[str]:
         """Forget the leases whose time is over: their replies were lost, or their actors hang.
@@ -116,12 +118,12 @@ class Pace:
     def left(self, worker_id: str) -> None:
         """Forget an actor."""
         self.num_ahead -= len(self._hands.pop(worker_id, ())) > 1
-        for kind in ItemKind:
-            self._last_s.pop((worker_id, kind), None)
+        for recent in self._recent.values():
+            recent.last_s.pop(worker_id, None)
 
     def is_slow(self, worker_id: str, kind: ItemKind) -> bool:
         """Tell whether an actor's last item of a kind took longer than 1.5 × the median."""
-        last_s = self._last_s.get((worker_id, kind))
+        last_s = self._recent[kind].last_s.get(worker_id)
         return last_s is not None and self._is_long(last_s, kind)
 
     def is_overdue(self, now: float, lease: Lease) -> bool:
@@ -141,8 +143,7 @@ class Pace:
         return False
 
     def _is_long(self, duration_s: float, kind: ItemKind) -> bool:
-        recent = self._recent.get(kind)
-        median_s = recent.median_s if recent is not None else None
+        median_s = self._recent[kind].median_s
         return median_s is not None and duration_s > OVERDUE * median_s
 
     def _drop(self, now: float, hand: list[InHand], count: int) -> None:

@@ -47,7 +47,7 @@ class Queue:
         self.ahead: OrderedDict[str, Waiter] = OrderedDict()
         self.not_before = 0.0
         self._overdue_from = math.inf  # no call ends before
-        self._holders: dict[WorkItem, dict[str, float]] = {}
+        self._holders: dict[WorkItem, dict[str, Session]] = {}
         self._returned: set[WorkItem] = set()
 
     def __len__(self) -> int:
@@ -55,12 +55,10 @@ class Queue:
 
     # -- calls ---------------------------------------------------------------------------------
 
-    def wait(self, worker_id: str, waiter: Waiter, has_item: bool) -> Waiter | None:
-        """Let a call wait and return the actor's older one, which is over."""
-        before = self.stop(worker_id)
+    def wait(self, worker_id: str, waiter: Waiter, has_item: bool) -> None:
+        """Let a call of an actor wait that has no other one."""
         self._overdue_from = min(self._overdue_from, waiter.until)
         (self.ahead if has_item else self.idle)[worker_id] = waiter
-        return before
 
     def find(self, worker_id: str) -> Waiter | None:
         """Return an actor's waiting call, or None."""
@@ -113,19 +111,18 @@ class Queue:
         self.pending = {item: item} | self.pending
         self._returned.add(item)
 
-    def remove(self, items: Iterable[WorkItem]) -> None:
-        """Forget items."""
-        for item in items:
-            self.pending.pop(item, None)
-            self._returned.discard(item)
+    def remove(self, item: WorkItem) -> None:
+        """Forget an item."""
+        self.pending.pop(item, None)
+        self._returned.discard(item)
 
     def hold(self, session: Session, items: tuple[WorkItem, ...], until: float) -> None:
         """Reserve items for an actor until a time, for it has their answers."""
         held = frozenset(items)
         for item in session.held - held:
             self._unhold(session.worker_id, item)
-        for item in held:
-            self._holders.setdefault(item, {})[session.worker_id] = until
+        for item in held - session.held:
+            self._holders.setdefault(item, {})[session.worker_id] = session
         session.held, session.held_until = held, until
 
     def unhold(self, session: Session) -> None:
@@ -139,13 +136,16 @@ class Queue:
         Passes over items that are reserved for others. One that was put back comes before one
         that was prepared.
         """
-        mine = [item for item in session.held if item in self.pending]
+        mine = [item for item in session.held if item in self.pending] if session.held else ()
         if mine:
             return self.pending[min(mine)]
-        hint = session.hint
-        if not self._returned and hint in self.pending and self._is_free(now, session, hint):
-            return self.pending[hint]
-        return next((item for item in self.pending if self._is_free(now, session, item)), None)
+        hint = self.pending.get(session.hint) if session.hint and not self._returned else None
+        if hint is not None and self._is_free(now, session, hint):
+            return hint
+        for item in self.pending:
+            if self._is_free(now, session, item):
+                return item
+        return None
 
     def place(self, position: int) -> WorkItem | None:
         """Return the pending item at a position, or None beyond the end; walks there."""
@@ -153,10 +153,10 @@ class Queue:
             return None
         return next(islice(self.pending, position, None))
 
-    def _is_free(self, now: float, session: Session, item: WorkItem | None) -> bool:
-        holders = self._holders.get(item) if item is not None else None
+    def _is_free(self, now: float, session: Session, item: WorkItem) -> bool:
+        holders = self._holders.get(item)
         return not holders or all(
-            worker_id == session.worker_id or now > until for worker_id, until in holders.items()
+            one is session or now > one.held_until for one in holders.values()
         )
 
     def _unhold(self, worker_id: str, item: WorkItem) -> None:

@@ -74,9 +74,8 @@ class Round:
         """Whether every answer is in a commit."""
         return self._num_unapplied == 0
 
-    def grant(self, item: WorkItem, lease: Lease) -> None:
-        """Note a lease on an item."""
-        entry = self.items[item]
+    def grant(self, entry: OpenItem, lease: Lease) -> None:
+        """Note a lease on an item of the round."""
         self.num_leased += not entry.leases
         entry.attempts += 1
         entry.leases[lease.token.counter] = lease
@@ -92,9 +91,8 @@ class Round:
         entry.pending_at = now
         return True
 
-    def answer(self, now: float, head: Head, outcome: Outcome) -> list[Lease]:
-        """Take the first answer of an item and return its leases, which are over."""
-        entry = self.items[head.item]
+    def answer(self, now: float, entry: OpenItem, head: Head, outcome: Outcome) -> list[Lease]:
+        """Take the first answer of an item of the round and return its leases, which are over."""
         entry.head, entry.outcome, entry.answered_at = head, outcome, now
         self.num_missing -= 1
         self.num_leased -= bool(entry.leases)

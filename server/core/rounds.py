@@ -24,7 +24,7 @@ from dmaml.server.core.modes import Batch, mode_of
 from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.publication import Publication
-from dmaml.server.core.round import Round
+from dmaml.server.core.round import OpenItem, Round
 from dmaml.server.core.sequence import PlanKind, items_of, next_kind
 from dmaml.server.core.verdicts import (
     judge_sizes,
@@ -79,7 +79,8 @@ class Core:
         self._save_asked: Progress | None = None  # a checkpoint that the run waits for
         self._is_draining = False
         self._founder: Hello | None = None  # did INIT; kept, for it may be gone at the commit
-        self._after: tuple[int, tuple[WorkItem, ...]] = (-1, ())  # items of the round after
+        self._after: tuple[WorkItem, ...] | None = None  # items of the round after
+        self._made: tuple[object, tuple[WorkItem, ...]] = (None, ())  # for which round, its items
 
     # -- the outside -------------------------------------------------------------------------
 
@@ -118,7 +119,9 @@ class Core:
     @property
     def round(self) -> Round | None:
         """The round in progress, the first of them in async mode."""
-        return next(iter(self._rounds.values()), None)
+        for one in self._rounds.values():
+            return one
+        return None
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done, oldest first, and forget it."""
@@ -204,6 +207,9 @@ class Core:
 
         Changes nothing, so it may be asked before the payload is there and again afterwards.
         """
+        return self._judge(head, self.leasing.entry(head.item))
+
+    def _judge(self, head: Head, entry: OpenItem | None) -> Verdict | None:
         item = head.item
         if head.token.epoch != self.epoch:
             return Verdict(
@@ -219,7 +225,6 @@ class Core:
             if outcome is Outcome.BUFFERED and is_durable:
                 outcome = Outcome.COMMITTED
             return Verdict(outcome, f"{item}: answered before by the same actor.")
-        entry = self.leasing.entry(item)
         is_closed = entry is None and item.round < self.progress.round
         if is_closed or (entry is not None and entry.outcome is not None):
             return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
@@ -251,27 +256,27 @@ class Core:
         Args:
             is_finite: whether the loss and every value of the payload are finite.
         """
-        refusal = self.judge(head)
+        entry = self.leasing.entry(head.item)
+        refusal = self._judge(head, entry)
         self.leasing.set_down(now, head)
         if refusal is not None:
-            self._refuse(now, head, refusal)
+            self._refuse(now, head, entry, refusal)
             self._go_on(now)
             return refusal
         session = self.members.heard(now, head.worker_id, self.epoch)
-        entry = self.leasing.entry(head.item)
         assert entry is not None
         leased = entry.leases[head.token.counter].item
         if head.item.base_version != leased.base_version:
             head = head._replace(item=leased)
         outcome = outcome_of(self.config, head, is_finite)
-        is_merged = self._late.find(head.item) is not None
-        self._take(now, head, outcome)
+        is_merged = self._take(now, head, entry, outcome)
         session.last = Given(head.item, outcome, is_merged)
         session.contributions += 1
-        if head.item.kind is ItemKind.INIT and self._founder is None:
+        is_init = head.item.kind is ItemKind.INIT
+        if is_init and self._founder is None:
             self._founder = session.hello
         message = ""
-        if outcome in VOID and head.item.kind is ItemKind.INIT:
+        if outcome in VOID and is_init:
             self.fail(now, f"{head.item} holds NaN or infinity. Mend the model's init.")
             return Verdict(outcome, self.message)
         if outcome in VOID:
@@ -428,7 +433,7 @@ class Core:
         first = self.round
         if self._batch is not None or first is None or self._is_far_ahead():
             return
-        batch = self._mode.ripe(now, self._rounds.values())
+        batch = self._mode.ripe(now, self._rounds)
         if batch is None:
             self._note_quorum(now, first)
             return
@@ -468,7 +473,8 @@ class Core:
         """Once a round has its quorum, hand out nothing more of it; come back after the grace."""
         if one.quorum_at is not None and not one.is_timed:
             one.is_timed = True
-            self.leasing.queue.remove(one.items)
+            for item in one.items:
+                self.leasing.queue.remove(item)
             self._outbox.add(Wake(self._mode.wake_at(one) or now))
 
     def _pause_if_void(self, one: Round) -> bool:
@@ -517,7 +523,8 @@ class Core:
         return self.progress.commits - self.durable.commits >= most
 
     def _open(self, now: float, progress: Progress, kind: ItemKind) -> None:
-        items = items_of(self.config, progress, kind, self._pipelines)
+        items = self._items_of(progress, kind)
+        self._after = None
         one = Round(progress.round, kind, items, now)
         known = self.memory.applied if kind is ItemKind.TRAIN else frozenset()
         done = {item for item in items if place_of(item) in known} if known else set()
@@ -547,15 +554,20 @@ class Core:
 
     def _items_after(self) -> tuple[WorkItem, ...]:
         """Return the items of the round after those in progress, as they are handed out."""
-        last = next(reversed(self._rounds))
-        if self._after[0] != last:
+        if self._after is None:
             after = self._progress_ahead()
             kind = next_kind(self.config, after, self._plan)
-            items = items_of(self.config, after, kind, self._pipelines) if kind else ()
+            items = self._items_of(after, kind) if kind else ()
             is_train = kind is ItemKind.TRAIN
-            order = self._mode.opened(items, items[0].index) if is_train else items
-            self._after = (last, order)
-        return self._after[1]
+            self._after = self._mode.opened(items, items[0].index) if is_train else items
+        return self._after
+
+    def _items_of(self, progress: Progress, kind: ItemKind) -> tuple[WorkItem, ...]:
+        """Return the items of the next round: the same ones that were hinted at."""
+        key = (kind, progress._replace(evaluated=0, tasks_seen=0, commits=0))
+        if self._made[0] != key:
+            self._made = key, items_of(self.config, progress, kind, self._pipelines)
+        return self._made[1]
 
     def _has_ended(self, kind: ItemKind | None) -> bool:
         """Ask for the checkpoint that is due between rounds; tell whether the run is at its end."""
@@ -610,20 +622,21 @@ class Core:
             session.last = None
         self.leasing.queue.add(one.reopen(now))
 
-    def _take(self, now: float, head: Head, outcome: Outcome) -> None:
-        """Note the first answer of an item; its leases are over."""
+    def _take(self, now: float, head: Head, entry: OpenItem, outcome: Outcome) -> bool:
+        """Note the first answer of an item, whose leases are over; tell whether it is merged."""
         item = head.item
-        if self._late.find(item) is not None:
+        is_merged = self._late.find(item) is not None
+        if is_merged:
             leases = self._late.answer(head, outcome)
         else:
-            leases = self._rounds[item.round].answer(now, head, outcome)
+            leases = self._rounds[item.round].answer(now, entry, head, outcome)
             if item.kind is ItemKind.TRAIN:
                 self._mode.answered(item)
         self.leasing.close([item], leases)
+        return is_merged
 
-    def _refuse(self, now: float, head: Head, refusal: Verdict) -> None:
+    def _refuse(self, now: float, head: Head, entry: OpenItem | None, refusal: Verdict) -> None:
         """Count a refusal; one that comes too late gives its lease back."""
-        entry = self.leasing.entry(head.item)
         lease = entry.leases.get(head.token.counter) if entry is not None else None
         session = self.members.find(head.worker_id, self.epoch)
         is_late = refusal.outcome is Outcome.LATE and session is not None
