@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ def run_trial(config: RunConfig, actors: int, folder: Path | None, data_dir: Pat
         run_dir = Path(place) / "run"
         began = time.monotonic()
         options = LocalOptions(actors, data_dir=data_dir)
-        train(config, run_dir, options, lambda address: None, lambda status: None)
+        with redirect_stdout(sys.stderr):  # Ray prints its warnings; standard output is the report
+            train(config, run_dir, options, lambda address: None, lambda status: None)
         wall_s = time.monotonic() - began
         latest, _ = checkpoints.load_latest(run_dir)
         if latest is None:

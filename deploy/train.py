@@ -8,6 +8,7 @@ import math
 import shutil
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def train_here(
 
     try:
         options = LocalOptions(workers, listen, http, data_dir)
-        train(config, folder, options, announce, bar.show)
+        with redirect_stdout(sys.stderr):  # Ray prints its warnings; standard output is the report
+            train(config, folder, options, announce, bar.show)
     except KeyboardInterrupt:
         bar.stop()
         console.print(

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def reproduce(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     interrupt_on_sigterm()
     began = time.monotonic()
-    failures = _sweep(experiment, cells, folder, lanes, data_dir, console)
+    with redirect_stdout(sys.stderr):  # Ray prints its warnings; standard output is the report
+        failures = _sweep(experiment, cells, folder, lanes, data_dir, console)
     results = Results(measured(cells, folder))
     outcome = experiment.outcome(form, results)
     pictures = [str(path) for one in outcome.pictures for path in draw(one, folder)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dmaml.common import config as configuration
+from dmaml.deploy import local
 from dmaml.deploy.cli import run_cli
 from tests.integration.harness import LiveServer, Worker, digest_of, dmaml, tiny, train
 
@@ -400,6 +401,21 @@ def test_evaluate_prints_the_figures_of_a_run(
     assert found["test"]["tasks"] == 30
     assert run_cli(["evaluate", str(run), "--tasks", "30", "--checkpoint", "best"]) == 0
     assert "mse ± 95 %" in capsys.readouterr().out
+
+
+def test_what_ray_prints_in_training_is_no_part_of_the_report(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local, "train", lambda *_: print("(raylet) WARNING: 8 workers"))
+    monkeypatch.setattr("dmaml.deploy.train.interrupt_on_sigterm", lambda: None)
+    config = run / "config.yaml"
+
+    code = run_cli(["train", str(config), "--run-dir", str(run), "--json"])
+
+    out, err = capsys.readouterr()
+    assert code == 0
+    assert json.loads(out)["run_dir"] == str(run)
+    assert "8 workers" in err
 
 
 @pytest.mark.parametrize(
