@@ -17,6 +17,7 @@ class OpenItem:
 
     Attributes:
         pending_at: when it was last put among those that wait for an actor.
+        attempts: leases on it, but for those whose answers were refused as too late.
         is_applied: its answer is in a commit.
     """
 

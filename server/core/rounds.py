@@ -231,16 +231,18 @@ class Core:
         if self.state in OVER:
             return Verdict(Outcome.PAUSED, f"push refused: the run is {self.state.name}.")
         lease = entry.leases.get(head.token.counter) if entry is not None else None
-        if session is None or lease is None or lease.worker_id != head.worker_id:
+        if session is None or (lease is not None and lease.worker_id != head.worker_id):
+            lease = None
+        ahead = (self._batch is not None) + self._mode.backlog
+        late = self._late.judge(item, lease, self.progress.version + ahead)
+        if late is not None:
+            return late
+        if lease is None:
             return Verdict(
                 Outcome.STALE_LEASE,
                 f"push refused: lease {head.token.counter} on {item} ended or never was. "
                 "Ask for a new one.",
             )
-        ahead = (self._batch is not None) + self._mode.backlog
-        late = self._late.judge(lease, self.progress.version + ahead)
-        if late is not None:
-            return late
         if head.base_digest != lease.base_digest and item.kind is not ItemKind.INIT:
             return Verdict(
                 Outcome.STALE_BASE,
@@ -585,7 +587,6 @@ class Core:
         for head, _ in self._late.take():
             message = f"{head.item}: it came after the last round. Nothing to do."
             self._outbox.note("refused", message, worker_id=head.worker_id, outcome=Outcome.LATE)
-        self._late.clear()
 
     def _save_if_behind(self) -> None:
         """Ask for the checkpoint after which the last commit may be published, one at a time."""
@@ -639,12 +640,13 @@ class Core:
         """Count a refusal; one that comes too late gives its lease back."""
         lease = entry.leases.get(head.token.counter) if entry is not None else None
         session = self.members.find(head.worker_id, self.epoch)
-        is_late = refusal.outcome is Outcome.LATE and session is not None
+        is_own = lease is not None and lease.worker_id == head.worker_id
+        is_late = refusal.outcome is Outcome.LATE and is_own
         if is_late and entry is not None and lease is not None and session is not None:
             if self._late.find(head.item) is not None:
                 session.last = Given(head.item, Outcome.LATE)
-            self.leasing.release(now, lease)
             entry.attempts -= 1  # nobody was too slow for the lease
+            self.leasing.release(now, lease)
         if refusal.outcome not in TAKEN | {Outcome.DUPLICATE}:
             self._outbox.note(
                 "refused",

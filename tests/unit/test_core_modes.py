@@ -162,6 +162,69 @@ def test_late_answer_beyond_max_staleness_is_refused():
     assert "2 versions old, sync.max_staleness is 1" in verdict.message
 
 
+def lapsed(late: str) -> tuple[DrivenCore, list[str], Grant]:
+    """Return a run whose first round was closed without slot 0, whose lease had ended before."""
+    keys = {"mode": "quorum", "quorum": 3, "late": late}
+    run, actors = started(5, sync=keys, run={"rounds": 12})
+    slow = run.lease(actors[4])
+    run.pass_time(15.0, *actors)
+    grants = [run.lease(actor) for actor in actors[:4]]
+    run.pass_time(6.0, *actors)
+    for grant in grants:
+        run.push(grant)
+    assert run.core.progress.version == 1
+    assert slow.lease.item not in {head.item for head in run.commits[-1].heads}
+    return run, actors, slow
+
+
+@pytest.mark.parametrize("late", ["refuse", "merge"])
+def test_answer_whose_lease_ended_before_its_round_closed_without_it_is_late(late):
+    run, actors, slow = lapsed(late)
+
+    verdicts = [run.push(slow) for _ in range(2)]
+    for actor in actors[:4]:
+        run.work(actor)
+
+    assert [v.outcome for v in verdicts] == [Outcome.LATE] * 2
+    assert {note.outcome for note in run.events("refused")} == {Outcome.LATE}
+    assert slow.lease.item not in {head.item for c in run.commits for head in c.heads}
+
+
+def test_late_answer_of_an_actor_that_was_lost_is_late():
+    run, actors, grants = quorum()
+    run.pass_time(11.0, *actors[:4])  # item 4 waits again
+    for grant in grants[:4]:
+        run.push(grant)
+
+    assert run.push(grants[4]).outcome is Outcome.LATE
+
+
+def test_items_left_out_are_remembered_for_as_many_as_there_may_be_actors():
+    run, actors, slow = lapsed("refuse")
+    run.do("leave", actors[4], 1, "")
+    for number in range(run.config.server.max_workers):
+        assert run.push(slow).outcome is Outcome.LATE
+        lost = run.lease(run.join(f"lost-{number}"))
+        for actor in actors[:3]:
+            run.work(actor)
+        run.do("leave", lost.lease.worker_id, 1, "")
+
+    assert run.push(slow).outcome is Outcome.DUPLICATE
+    assert run.push(lost).outcome is Outcome.LATE
+
+
+def test_late_answer_after_the_end_is_no_duplicate():
+    run, actors, slow = lapsed("refuse")
+    run.do("drain", "")
+    for actor in actors[:4]:
+        run.do("leave", actor, 1, "")
+    run.do("leave", actors[4], 1, "")
+    run.tick(0.1)
+
+    assert run.core.state is RunState.FINISHED
+    assert run.push(slow).outcome is Outcome.PAUSED
+
+
 def test_late_void_counts_nothing():
     run, actors, grants = quorum(late="merge")
     for grant in grants[:3]:

@@ -186,7 +186,8 @@ def test_a_quorum_applies_at_least_its_slots_in_every_round(late):
 
     assert 6 * 20 <= figures.applied <= 8 * 20
     assert figures.versions == 20
-    assert ("late" in figures.refused) == (late == "refuse")
+    assert "late" in figures.refused  # with merge, those whose leases had ended
+    assert any(age > 0 for age in figures.staleness.counts) == (late == "merge")
 
 
 def test_the_same_draws_meet_every_mode():
