@@ -120,22 +120,26 @@ class Leasing:
             if self._speculation is not None:
                 self._speculation.over(item)
 
-    def release(self, now: float, lease: Lease) -> None:
-        """End a lease; its item waits again unless another actor has it, or its round is closed."""
+    def release(self, now: float, lease: Lease) -> bool:
+        """End a lease; its item waits again unless another actor has it, or its round is closed.
+
+        Returns:
+            Whether another actor has the item or will get it.
+        """
         self._members.drop(lease)
         self._late.release(lease)
         one = self._rounds.get(lease.item.round)
-        if one is None:
-            return
+        if one is None or lease.item not in one.items:
+            return False
         is_free = one.release(now, lease)
         if self._speculation is not None:
-            entry = one.items.get(lease.item)
-            left = list(entry.leases.values()) if entry is not None else []
+            left = list(one.items[lease.item].leases.values())
             self._speculation.over(lease.item)
             if len(left) == 1:
                 self._speculation.granted(left[0], is_second=False)
         if is_free and one.quorum_at is None:
             self.queue.put_back(lease.item)
+        return not is_free or one.quorum_at is None
 
     def end(self, now: float, session: Session) -> None:
         """End a session: answer its call, give its items to others."""

@@ -391,14 +391,15 @@ class Core:
                 warn=True,
             )
         for lease in self.members.expired(now):
+            goes_on = self.leasing.release(now, lease)
+            fate = "the item goes to another actor" if goes_on else "its round does without it"
             self._outbox.note(
                 "lease_expired",
                 f"lease {lease.token.counter} of worker {lease.worker_id} on {lease.item} expired: "
-                "the item goes to another actor. Raise server.item_timeout_s if it is slow.",
+                f"{fate}. Raise server.item_timeout_s if it is slow.",
                 warn=True,
                 worker_id=lease.worker_id,
             )
-            self.leasing.release(now, lease)
         self.leasing.tick(now)
         self._abandon_if_stuck()
         self._go_on(now)

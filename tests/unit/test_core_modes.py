@@ -190,6 +190,21 @@ def test_answer_whose_lease_ended_before_its_round_closed_without_it_is_late(lat
     assert slow.lease.item not in {head.item for c in run.commits for head in c.heads}
 
 
+def test_lease_that_expires_says_whether_its_item_goes_to_another_actor():
+    run, actors, _ = lapsed("refuse")
+    late = run.lease(actors[4])
+    for actor in actors[:3]:
+        run.work(actor)
+    run.tick(1.0)
+    run.pass_time(21.0, *actors)
+
+    first, second = run.events("lease_expired")
+
+    assert "the item goes to another actor" in first.message
+    assert str(late.lease.item) in second.message
+    assert "its round does without it" in second.message
+
+
 def test_late_answer_of_an_actor_that_was_lost_is_late():
     run, actors, grants = quorum()
     run.pass_time(11.0, *actors[:4])  # item 4 waits again
