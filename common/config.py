@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
@@ -18,12 +18,23 @@ from pydantic_core import ErrorDetails
 
 from dmaml.common.errors import ConfigError, unknown_sentence
 from dmaml.common.outer import OuterSection, check_outer, reads_rounds, resolve_outer
-from dmaml.common.schema import Section
+from dmaml.common.schema import Section, require_reader
 from dmaml.common.schema import operational as _operational
 from dmaml.common.schema import semantic as _semantic
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+# which modes read a key of `sync`; the keys left out are read by all
+_MODES: Final[dict[str, tuple[str, ...]]] = {
+    "quorum": ("quorum",),
+    "grace_s": ("quorum",),
+    "late": ("quorum",),
+    "late_discount": ("quorum",),
+    "window": ("async",),
+    "max_staleness": ("quorum", "async"),
+    "async_batch": ("async",),
+}
+_OF_MERGING: Final = ("late_discount", "max_staleness")  # in mode quorum, where late is merge
 
 
 def parse_bytes(value: object) -> object:
@@ -378,6 +389,16 @@ def check(config: RunConfig) -> RunConfig:
     return config
 
 
+def unread(mode: str) -> tuple[str, ...]:
+    """Return `sync.key=default` for each key that a mode does not read."""
+    fields = SyncSection.model_fields
+    return tuple(
+        f"sync.{key}={json.dumps(fields[key].default)}"
+        for key, modes in _MODES.items()
+        if mode not in modes
+    )
+
+
 def num_contributions(config: RunConfig) -> int:
     """Return how many contributions a TRAIN commit has at least, where none is void."""
     sync = config.sync
@@ -399,11 +420,13 @@ def _check_sync(config: RunConfig) -> None:
             f"sync.mode {sync.mode!r} with topology.parts {topology.parts}: there a slot is one "
             "item. Set topology.parts to 1 and raise topology.slots."
         )
-    if sync.quorum is not None and sync.mode != "quorum":
-        raise ConfigError(
-            f"sync.quorum {sync.quorum} with sync.mode {sync.mode!r} has no effect. Set sync.mode "
-            "to quorum, or leave sync.quorum away."
-        )
+    for key, modes in _MODES.items():
+        value = getattr(sync, key)
+        if value == SyncSection.model_fields[key].default:
+            continue
+        require_reader("sync", key, value, "mode", sync.mode, modes)
+        if sync.mode == "quorum" and key in _OF_MERGING:
+            require_reader("sync", key, value, "late", sync.late, ("merge",))
     if sync.quorum is not None and sync.quorum > topology.slots:
         raise ConfigError(
             f"sync.quorum {sync.quorum} exceeds topology.slots {topology.slots}: no round would "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from dmaml.common.errors import ConfigError
-from dmaml.common.schema import Section, semantic
+from dmaml.common.schema import Section, require_reader, semantic
 
 # which optimisers, and which schedules, read a key; the keys left out are read by all
 _READERS: Final[dict[str, tuple[str, ...]]] = {
@@ -105,10 +105,5 @@ def _check_read(config: OuterSection, key: str, readers: tuple[str, ...]) -> Non
     chosen = getattr(config, choice)
     value = getattr(config, key)
     unset = resolve_outer(OuterSection(name=config.name))
-    if chosen in readers or value in (getattr(OuterSection(), key), getattr(unset, key)):
-        return
-    raise ConfigError(
-        f"outer.{key} {value!r} with outer.{choice} {chosen!r}: only {', '.join(readers)} "
-        f"{'reads' if len(readers) == 1 else 'read'} it. Leave outer.{key} out, or set "
-        f"outer.{choice} to {' or '.join(readers)}."
-    )
+    if value not in (getattr(OuterSection(), key), getattr(unset, key)):
+        require_reader("outer", key, value, choice, chosen, readers)

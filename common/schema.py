@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dmaml.common.errors import ConfigError
+
 
 class Section(BaseModel):
     """A frozen part of the configuration; unknown keys and non-finite numbers are errors."""
@@ -21,3 +23,23 @@ def semantic(default: Any, description: str, **limits: Any) -> Any:
 def operational(default: Any, description: str, **limits: Any) -> Any:
     """Declare a key that cannot change θ."""
     return Field(default, description=description, json_schema_extra={"semantic": False}, **limits)
+
+
+def require_reader(
+    section: str, key: str, value: object, choice: str, chosen: str, readers: tuple[str, ...]
+) -> None:
+    """Raise for a key that was given and that the chosen thing does not read.
+
+    Args:
+        choice: key of the section that chooses, such as `name`; `chosen` is its value.
+        readers: values of it under which `key` is read.
+
+    Raises:
+        ConfigError: with the key, its value and the remedy.
+    """
+    if chosen not in readers:
+        raise ConfigError(
+            f"{section}.{key} {value!r} with {section}.{choice} {chosen!r}: only "
+            f"{', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} it. Leave "
+            f"{section}.{key} out, or set {section}.{choice} to {' or '.join(readers)}."
+        )

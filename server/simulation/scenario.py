@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from dmaml.common.config import unread
 from dmaml.common.errors import ConfigError, unknown_sentence
 from dmaml.server.simulation.distributions import Distribution
 
@@ -132,15 +133,17 @@ def parse_modes(text: str) -> tuple[str, ...]:
 def settings_of(mode: str, slots: int, rounds: int) -> tuple[str, ...]:
     """Return what a simulated run sets of the configuration, as `section.key=value`.
 
+    Keys that another mode of the comparison reads, and this one does not, are as if not given.
+
     Args:
         mode: `sync`, `quorum`, `async`, or one of them with `+speculation`.
     """
     name, _, extra = mode.partition("+")
-    settings = (
+    return (
         f"sync.mode={name}",
+        *unread(name),
         f"topology.slots={slots}",
         f"run.rounds={rounds}",
         f"server.max_workers={UNBOUNDED}",
         f"server.speculation={'true' if extra == SPECULATION else 'false'}",
     )
-    return settings if name == "quorum" else (*settings, "sync.quorum=null")

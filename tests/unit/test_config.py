@@ -38,8 +38,7 @@ OTHER: dict[str, Any] = {
     "server.max_inflight_bytes": 5, "server.spool": False, "server.max_model_bytes": 6,
     "server.max_workers": 7, "server.session_s": 1.0, "server.item_timeout_s": 2.0,
     "server.checkpoint_every": 3, "server.speculation": True,
-    "sync.mode": "async", "sync.grace_s": 2.0, "sync.late": "merge", "sync.late_discount": 1.0,
-    "sync.window": 2, "sync.max_staleness": 4, "sync.async_batch": 3,
+    "sync.mode": "async",
 }  # fmt: skip
 # section.key -> another valid value, and what else its section must say
 WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -51,6 +50,12 @@ WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "outer.step_every": (6, {"schedule": "step", "step_every": 5}),
     "outer.step_factor": (0.5, {"schedule": "step", "step_every": 5}),
     "sync.quorum": (2, {"mode": "quorum"}),
+    "sync.grace_s": (2.0, {"mode": "quorum"}),
+    "sync.late": ("merge", {"mode": "quorum"}),
+    "sync.late_discount": (1.0, {"mode": "quorum", "late": "merge"}),
+    "sync.window": (2, {"mode": "async"}),
+    "sync.max_staleness": (4, {"mode": "async"}),
+    "sync.async_batch": (3, {"mode": "async"}),
     "faults.kind": ("shuffled_labels", {"kind": "scaled_gradient", "slots": [0]}),
     "faults.slots": ([1], {"kind": "shuffled_labels", "slots": [0]}),
 }
@@ -306,6 +311,19 @@ def test_wrong_value_is_one_sentence_with_key_and_value(text, parts):
             "{outer: {schedule: cosine, warmup: 5}, run: {rounds: 5}}",
             ("outer.warmup 5", "run.rounds 5", "'cosine'"),
         ),
+        ("sync: {quorum: 2}", ("sync.quorum 2", "sync.mode 'sync'", "or set sync.mode to quorum.")),
+        ("sync: {mode: async, grace_s: 0}", ("sync.grace_s 0.0", "sync.mode 'async'")),
+        ("sync: {late: merge}", ("sync.late 'merge'", "only quorum reads it")),
+        ("sync: {mode: async, late_discount: 1}", ("sync.late_discount 1.0", "sync.mode 'async'")),
+        ("sync: {window: 2}", ("sync.window 2", "Leave sync.window out, or set sync.mode to")),
+        ("sync: {mode: quorum, window: 2}", ("sync.window 2", "sync.mode 'quorum'")),
+        ("sync: {async_batch: 2}", ("sync.async_batch 2", "sync.mode 'sync'")),
+        ("sync: {max_staleness: 0}", ("sync.max_staleness 0", "to quorum or async.")),
+        ("sync: {mode: quorum, max_staleness: 2}", ("sync.max_staleness 2", "sync.late to merge.")),
+        (
+            "sync: {mode: quorum, late_discount: 0}",
+            ("sync.late_discount 0.0", "sync.late 'refuse'"),
+        ),
     ],
 )
 def test_combination_that_cannot_work_is_refused(text, parts):
@@ -320,6 +338,7 @@ def test_combination_that_cannot_work_is_refused(text, parts):
         "{outer: {schedule: cosine, warmup: 4}, run: {rounds: 5}}",
         "{outer: {schedule: linear, warmup: 4}, run: {rounds: 0}}",
         "{outer: {warmup: 500}, run: {rounds: 5}}",  # the run may grow
+        "sync: {mode: sync, quorum: null, grace_s: 1, late: refuse, window: 3, async_batch: 1}",
         "outer: {name: sgd, momentum: 0.0, nesterov: false, beta1: 0.9, eps: 1e-8}",
         "outer: {name: adam, step_every: null, step_factor: 0.1, final: 0}",
     ],

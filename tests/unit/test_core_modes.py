@@ -598,7 +598,7 @@ def test_no_second_lease_where_speculation_is_off():
     [
         ({"topology": {"slots": 2, "parts": 2}, "sync": {"mode": "async"}}, "parts to 1"),
         ({"sync": {"mode": "quorum", "quorum": 3}}, "sync.quorum 3 exceeds topology.slots 2"),
-        ({"sync": {"quorum": 1}}, "Set sync.mode to quorum"),
+        ({"sync": {"quorum": 1}}, "or set sync.mode to quorum"),
         ({"sync": {"mode": "async", "window": 1, "async_batch": 3}}, "exceeds the 2 items"),
         ({"server": {"speculation": True}, "run": {"hardware": "mixed"}}, "Turn one of them off"),
     ],

@@ -410,12 +410,12 @@ def test_a_mode_that_the_configuration_cannot_have_is_refused():
         config_of("async", 2, 10, "topology.parts=2")
 
 
-def test_a_quorum_counts_in_its_own_mode_only():
-    modes = {mode: config_of(mode, 8, 10, "sync.quorum=6") for mode in ("sync", "quorum")}
+def test_keys_of_a_mode_count_in_that_mode_only():
+    given = ("sync.quorum=6", "sync.grace_s=0", "sync.window=2")
+    modes = {mode: config_of(mode, 8, 10, *given) for mode in ("sync", "quorum", "async")}
 
-    assert {mode: config.sync.quorum for mode, config in modes.items()} == {
-        "sync": None, "quorum": 6,
-    }  # fmt: skip
+    found = {m: (c.sync.quorum, c.sync.grace_s, c.sync.window) for m, c in modes.items()}
+    assert found == {"sync": (None, 1.0, 3), "quorum": (6, 0.0, 3), "async": (None, 1.0, 2)}
 
 
 @pytest.mark.parametrize("name", ["compute", "mtbf", "outage", "leave", "join"])
