@@ -28,7 +28,8 @@ class Combined:
 
     Attributes:
         gradient: float32 `[d]`.
-        losses: query loss by slot, None where the slot is void or not there.
+        losses: query loss by slot, of its last round that is there; None where the slot is void or
+            not there.
         weights: weight by slot, 0 where the slot is void or not there.
         norm: Euclidean norm of the gradient, float64.
         weight_entropy: see `entropy_ratio`.
@@ -90,7 +91,7 @@ def combine(
     with a void part is void. Rounds are kept apart: a slot may be there once for each.
 
     Args:
-        heads: the pipeline's answers in slot, part order; not all void.
+        heads: the pipeline's answers in slot, round, part order; not all void.
         staleness: TRAIN commits since the parameters of each answer.
         gradients: the payloads, float32 `[d]` each.
     """
@@ -112,7 +113,7 @@ def combine(
     slot_losses: list[float | None] = [None] * config.topology.slots
     slot_weights = [0.0] * config.topology.slots
     for slot, loss, weight in zip(slots, losses.tolist(), weights.tolist(), strict=True):
-        slot_losses[slot] = loss if slot_losses[slot] is None else slot_losses[slot]
+        slot_losses[slot] = loss
         slot_weights[slot] += weight
     return Combined(
         gradient,

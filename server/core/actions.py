@@ -5,7 +5,7 @@ What goes with every answer is a named tuple: that is made in a quarter of the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -88,8 +88,8 @@ class Commit:
         kind: of its items.
         index: number of its round among those of its kind; the first one's where it has several.
         version: TRAIN commits before it.
-        heads: the answers in pipeline, slot, part order; in quorum mode those of earlier rounds
-            that came late follow.
+        heads: the answers in pipeline, slot, round, part order: a slot may be there once for each
+            round, in quorum mode where late answers are merged and in async mode.
         voids: the items among them that count nothing.
         staleness: TRAIN commits since the parameters that each was computed from, `[heads]`.
         opened_at, first_answer_at, last_answer_at: on the core's clock.
@@ -141,6 +141,16 @@ class Note:
     is_warning: bool = False
     worker_id: str = ""
     outcome: Outcome | None = None
+
+
+def in_slot_order(heads: Iterable[Head]) -> list[Head]:
+    """Return answers in pipeline, slot, round, part order."""
+    return sorted(heads, key=_place)
+
+
+def _place(head: Head) -> tuple[int, int, int, int]:
+    item = head.item
+    return item.pipeline, item.slot, item.round, item.part
 
 
 Action = Grant | Wait | Done | Commit | Save | Wake | Note

@@ -15,7 +15,7 @@ from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import IdentityMismatchError, RunFailedError
 from dmaml.common.items import TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
-from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake
+from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake, in_slot_order
 from dmaml.server.core.late import Late
 from dmaml.server.core.leasing import Leasing
 from dmaml.server.core.membership import Given, Hello, Membership, Session
@@ -452,7 +452,8 @@ class Core:
         answered = [entry.answered_at for entry in entries]
         if batch.kind is ItemKind.TRAIN:
             merged = self._late.take()
-            heads += [head for head, _ in merged]
+            if merged or not self._mode.has_barrier:  # else they are of one round, and in order
+                heads = in_slot_order(heads + [head for head, _ in merged])
             voids |= {head.item for head, outcome in merged if outcome in VOID}
         self._batch = batch
         self._has_moved = batch.kind is ItemKind.TRAIN and len(voids) < len(heads)

@@ -22,6 +22,10 @@ class WeightGenerator(Protocol):
     ) -> Float64:
         """Return non-negative weights that sum to 1, float64 `[n]`.
 
+        Contributions come in slot order. In mode sync a slot is there once. It is there once for
+        each of its rounds, the older round first, in mode quorum where late answers are merged
+        (this round's and late ones) and in mode async (`sync.async_batch` of one round or more).
+
         Args:
             losses: mean query loss of each contribution that is not void, `[n]`, n >= 1.
             slots: the slot each came from, `[n]`.

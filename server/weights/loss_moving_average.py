@@ -19,7 +19,8 @@ class LossMovingAverage:
 
     (DMAML thesis, Soulier 2020: the mean over the last 5 losses.) One lucky or unlucky batch of
     tasks moves a weight less. A slot with a shorter history is judged by what it has; a round in
-    which a slot is void adds nothing to its history. At most slots × window numbers are kept.
+    which a slot is void adds nothing to its history. Of a slot that is there with several rounds
+    each is judged by the losses up to its own. At most slots × window numbers are kept.
 
     Args:
         window: losses of a slot that count.
@@ -44,9 +45,8 @@ class LossMovingAverage:
         self, losses: Float64, slots: NDArray[np.int64], staleness: NDArray[np.int64]
     ) -> Float64:
         """Add the losses to the history and return weights by its means, float64 `[n]`."""
-        for slot, loss in zip(slots.tolist(), losses.tolist(), strict=True):
-            self._history[slot] = [*self._history.get(slot, []), loss][-self._window :]
-        means = np.array([_mean(self._history[slot]) for slot in slots.tolist()])
+        pairs = zip(slots.tolist(), losses.tolist(), strict=True)
+        means = np.array([self._mean_with(slot, loss) for slot, loss in pairs])
         return self._by_loss.weights(means, slots, staleness)
 
     def state(self) -> dict[str, Any]:
@@ -59,6 +59,11 @@ class LossMovingAverage:
             int(slot): [float(loss) for loss in past][-self._window :]
             for slot, past in state.get("history", {}).items()
         }
+
+    def _mean_with(self, slot: int, loss: float) -> float:
+        """Add a loss to a slot's history and return the mean of it."""
+        past = self._history[slot] = [*self._history.get(slot, []), loss][-self._window :]
+        return _mean(past)
 
 
 def _mean(past: list[float]) -> float:

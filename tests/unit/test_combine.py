@@ -186,13 +186,13 @@ def test_entropy_is_that_of_the_slots_that_count():
 
 def test_staleness_reaches_the_generator_and_a_late_slot_adds_to_its_own():
     late = head(1, loss=3.0)._replace(item=WorkItem(4, ItemKind.TRAIN, 0, 1, 0, 3, 3))
-    heads = [head(0, loss=1.0), head(1, loss=2.0), late]
+    heads = [head(0, loss=1.0), late, head(1, loss=2.0)]
     generator = ByLoss()
-    ages = {heads[0].item: 0, heads[1].item: 0, late.item: 1}
+    ages = {heads[0].item: 0, late.item: 1, heads[2].item: 0}
 
-    found = combined(heads, [[6.0], [12.0], [18.0]], generator=generator, staleness=ages)
+    found = combined(heads, [[6.0], [18.0], [12.0]], generator=generator, staleness=ages)
 
-    assert generator.asked == ([1.0, 2.0, 3.0], [0, 1, 1], [0, 0, 1])
+    assert generator.asked == ([1.0, 3.0, 2.0], [0, 1, 1], [0, 1, 0])
     assert found.gradient.tolist() == [1.0 + 4.0 + 9.0]
     assert found.weights == pytest.approx([1 / 6, 5 / 6])
     assert found.losses == [1.0, 2.0]

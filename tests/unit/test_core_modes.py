@@ -142,9 +142,27 @@ def test_late_answer_is_merged_into_the_next_commit_with_its_staleness():
     run.tick(1.0)
 
     commit = run.commits[-1]
-    assert [(h.item.index, h.item.slot) for h in commit.heads][-1] == (0, 4)
+    assert [(h.item.index, h.item.slot) for h in commit.heads] == [(1, 1), (1, 2), (1, 3), (0, 4)]
     assert commit.staleness == (0, 0, 0, 1)
     assert run.push(grants[4]).outcome is Outcome.BUFFERED  # not known to be durable
+
+
+def test_answers_of_a_commit_are_in_slot_order_and_of_a_slot_the_older_round_is_first():
+    run, actors, grants = quorum(late="merge")
+    for slot in (0, 3, 4):
+        run.push(grants[slot])
+    run.tick(1.0)
+    for slot in (2, 1):
+        run.push(grants[slot])
+    for actor in actors[:3]:
+        run.work(actor)
+    run.tick(1.0)
+
+    commit = run.commits[-1]
+    assert [(h.item.slot, h.item.index) for h in commit.heads] == [
+        (1, 0), (1, 1), (2, 0), (2, 1), (3, 1),
+    ]  # fmt: skip
+    assert commit.staleness == (1, 0, 1, 0, 0)
 
 
 def test_late_answer_beyond_max_staleness_is_refused():
@@ -428,6 +446,17 @@ def test_batch_of_answers_is_one_commit_and_the_rest_is_flushed_at_the_end():
     assert run.core.state is RunState.FINISHED
     assert sum(sizes) == 18
     assert max(sizes) == 3
+
+
+def test_batch_of_two_rounds_is_in_slot_order():
+    run, (slow, fast) = windowed(async_batch=3)
+    run.work(fast)
+    last = run.lease(slow)
+    run.work(fast)
+    run.push(last)
+
+    found = [(head.item.slot, head.item.index) for head in run.commits[-1].heads]
+    assert found == [(0, 0), (0, 1), (1, 0)]
 
 
 def test_validation_drains_the_window():

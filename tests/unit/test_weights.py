@@ -133,6 +133,19 @@ def test_history_keeps_the_last_losses_of_each_slot_and_no_more():
     assert generator.state() == {"history": {"4": [7.0, 8.0, 9.0], "7": [1.0, 1.0, 1.0]}}
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_slot_that_is_there_twice_is_judged_by_the_losses_up_to_its_own(window):
+    options = {"window": window, "form": "inverse"}
+    generator = build(WeightsSection(name="loss_moving_average", options=options))
+    generator.weights(np.array([4.0, 4.0]), np.array([0, 1]), FRESH[:2])
+
+    found = generator.weights(np.array([2.0, 2.0, 6.0]), np.array([0, 1, 1]), np.array([0, 1, 0]))
+
+    means = {1: [2, 2, 6], 2: [3, 3, 4]}[window]
+    assert found == pytest.approx(over_sum(*(1 / mean for mean in means)), abs=1e-8)
+    assert generator.state()["history"]["1"] == [2.0, 6.0][-window:]
+
+
 def test_a_void_slot_adds_nothing_to_its_history():
     generator = build(WeightsSection(name="loss_moving_average"))
 
