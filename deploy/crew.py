@@ -18,6 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmaml.common.errors import RunFailedError
 from dmaml.deploy.demand import Demand, Node
+from dmaml.deploy.interrupts import undisturbed
+from dmaml.deploy.leftovers import end_leftovers
 from dmaml.deploy.supervisor import Ended, Place
 from dmaml.worker.actor import End, MetaWorker
 from dmaml.worker.connection import Address
@@ -26,6 +28,7 @@ log = logging.getLogger("dmaml.deploy")
 
 NAMESPACE: Final = "dmaml"
 LONG_POLL_S: Final = 30.0
+MAX_STARTS: Final = 3
 
 
 class Cluster:
@@ -41,23 +44,17 @@ class Cluster:
         if not self.is_ours:
             self._connect(ray_address)
             return
-        for attempt in (1, 2):
-            self._temporary = Path(tempfile.mkdtemp(prefix="dmaml-"))
+        for attempt in range(1, MAX_STARTS + 1):
             try:
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    _temp_dir=str(self._temporary),
-                    _node_ip_address="127.0.0.1",  # its name; Ray binds all
-                )
+                self._start(num_cpus)
                 return
-            except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
-                self.close()
-                if attempt == 2:
-                    raise RunFailedError(f"Ray did not start on this machine: {error}") from error
+            except Exception as error:  # Ray has no class of its own for a start that takes long
+                if attempt == MAX_STARTS:
+                    raise RunFailedError(
+                        f"Ray did not start on this machine, {MAX_STARTS} times in a row: {error} "
+                        "Is the machine overloaded, or its memory or disk full? The same command "
+                        "goes on."
+                    ) from error
                 log.warning("Ray did not start (%s): trying once more", error)
 
     def nodes(self) -> list[Node]:
@@ -73,6 +70,34 @@ class Cluster:
         try:
             ray.shutdown()
         finally:
+            self._keep_logs()
+
+    def _start(self, num_cpus: int | None) -> None:
+        """Start a cluster of our own; if that fails or is interrupted, nothing of it stays."""
+        self._temporary = Path(tempfile.mkdtemp(prefix="dmaml-"))
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=str(self._temporary),
+                _node_ip_address="127.0.0.1",  # its name; Ray binds all
+            )
+        except BaseException as error:
+            with undisturbed():
+                self._give_up()
+            if isinstance(error, SystemExit):  # what Ray's own handler makes of SIGTERM
+                raise KeyboardInterrupt from None
+            raise
+
+    def _give_up(self) -> None:
+        try:
+            ray.shutdown()
+        finally:
+            if self._temporary is not None:
+                end_leftovers(self._temporary)
             self._keep_logs()
 
     def _keep_logs(self) -> None:

@@ -150,15 +150,16 @@ def sweep(
     work = _Work(open_cells, out, data_dir, notify)
     num_lanes = min(num_lanes, len(open_cells))
     num_cpus = num_lanes * max(cell.actors for cell in open_cells)
-    cluster = Cluster("local", num_cpus, out / LOGS)
-    interrupt_on_sigterm()  # Ray puts a handler of its own, which aborts, in its place
     lanes = [
         threading.Thread(target=work.do_all, args=(number,), name=f"lane-{number}")
         for number in range(num_lanes)
     ]
+    cluster = Cluster("local", num_cpus, out / LOGS)
     try:
+        interrupt_on_sigterm()  # Ray puts a handler of its own, which aborts, in its place
         for lane in lanes:
             lane.start()
+        work.begin()
         while alive := [lane for lane in lanes if lane.is_alive()]:
             alive[0].join(JOIN_S)
     finally:
@@ -227,18 +228,25 @@ class _Work:
         self._data_dir = data_dir
         self._notify = notify
         self._lock = threading.Lock()
+        self._begun = threading.Event()
         self._stopped = threading.Event()
         self.failures: dict[str, str] = {}
         self.error: BaseException | None = None  # a lane's own, no cell's
 
+    def begin(self) -> None:
+        """Let the lanes begin: an interruption amid their start finds none of them at work."""
+        self._begun.set()
+
     def stop(self) -> None:
         """Ask the lanes to end; the cells in hand write a checkpoint."""
         self._stopped.set()
+        self._begun.set()
 
     def do_all(self, number: int) -> None:
         """Do one cell after another, on a lane's own thread."""
-        server = WarmServer(self._out / LOGS / f"lane-{number}.log")
+        server = WarmServer(self._out / LOGS / f"lane-{number}.log", self._stopped.is_set)
         lane = Lane(self._data_dir, self._stopped.is_set)
+        self._begun.wait()
         try:
             while (cell := self._next()) is not None:
                 self._do(cell, server, lane)

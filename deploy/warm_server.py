@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -17,6 +18,9 @@ from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import BadInputError, DmamlError, RunFailedError
 
+COMMAND: Final = (sys.executable, "-m", "dmaml.deploy.warm_serve")
+START_S: Final = 180.0
+LOOK_EVERY_S: Final = 0.2
 _ENDED: Final[dict[str, Any]] = {}  # what a process that is no more says
 
 
@@ -26,10 +30,20 @@ class WarmServer:
 
     Args:
         log_file: for what the process says outside of any run.
+        is_stopped: asked often while a run is begun; once it is true, that ends by
+            KeyboardInterrupt.
+        start_s: a process that does not serve within so long is ended, seconds.
     """
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(
+        self,
+        log_file: Path,
+        is_stopped: Callable[[], bool] = lambda: False,
+        start_s: float = START_S,
+    ) -> None:
         self._log_file = log_file
+        self._is_stopped = is_stopped
+        self._start_s = start_s
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._order: dict[str, str] = {}
@@ -42,7 +56,8 @@ class WarmServer:
 
         Raises:
             BadInputError: it refused the configuration or the directory.
-            RunFailedError: it ended before it served.
+            RunFailedError: it ended before it served, or did not serve within `start_s`.
+            KeyboardInterrupt: the sweep is to stop.
         """
         self._order = {
             "run_dir": str(run_dir),
@@ -98,16 +113,30 @@ class WarmServer:
         with contextlib.suppress(BrokenPipeError):  # it is gone: there will be no answer
             self._process.stdin.write(json.dumps(self._order) + "\n")
             self._process.stdin.flush()
-        answer = self._answers.get()
+        answer = self._first_answer()
         if "grpc" not in answer:
             self._end = answer
             raise self._failure()
         self.target, self.http = answer["grpc"], answer["http"]
 
+    def _first_answer(self) -> dict[str, Any]:
+        # counts looks and not seconds: while this process is suspended, so may be the other
+        for _ in range(max(1, round(self._start_s / LOOK_EVERY_S))):
+            if self._is_stopped():
+                raise KeyboardInterrupt
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=LOOK_EVERY_S)
+        self.stop(patience_s=1.0)
+        raise RunFailedError(
+            f"the server did not serve within {self._start_s:g} s and was ended "
+            f"({self._log_file}, {self._order['log']}). Is the machine overloaded or its disk "
+            "slow? The same command goes on."
+        )
+
     def _spawn(self) -> subprocess.Popen[str]:
         with self._log_file.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dmaml.deploy.warm_serve"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

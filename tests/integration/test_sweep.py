@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +28,11 @@ from dmaml.deploy.sweep import (
     cell_of,
     measured,
 )
-from tests.integration.harness import DEADLINE_S, MARK, digest_of, gone, tiny, train, wait_for
+from tests.integration.harness import MARK, digest_of, gone, marked, tiny, train, wait_for
 
+# an overloaded machine takes minutes to start Ray, a server and actors; a test may do it thrice
+SLOW_S = 300.0
+LIMIT_S = 900
 ROUNDS = 20
 TEXT = configuration.to_text(
     tiny(run={"rounds": ROUNDS}, evaluation={"every": 10, "test_tasks": 20})
@@ -63,12 +68,14 @@ print(json.dumps({"failures": failures, "ended": ended}))
 """
 
 
-def start(folder: Path, text: str, cells: Any, num_lanes: int, mark: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, text: str, cells: Any, num_lanes: int, mark: str, **environment: str
+) -> subprocess.Popen[str]:
     """Begin a sweep in a folder."""
     (folder / "config.yaml").write_text(text)
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps([cells, num_lanes])],
-        cwd=folder, env={**os.environ, MARK: mark}, text=True,
+        cwd=folder, env={**os.environ, MARK: mark, **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -76,7 +83,7 @@ def start(folder: Path, text: str, cells: Any, num_lanes: int, mark: str) -> sub
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Wait for a sweep and return what it printed."""
     try:
-        out, err = process.communicate(timeout=4 * DEADLINE_S)
+        out, err = process.communicate(timeout=SLOW_S)
     finally:
         process.kill()
     assert process.returncode == 0, err
@@ -109,7 +116,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(folder / "out", first, second, gone(mark))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(LIMIT_S)
 def test_a_failed_run_is_reported_and_the_others_go_on(story: Story) -> None:
     sentence = story.first["failures"].pop("bad")
 
@@ -161,7 +168,7 @@ LONG = 150
 THREE = tuple((f"cell-{seed}", (f"run.seed={seed}",), 1) for seed in (1, 2, 3))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(LIMIT_S)
 def test_ctrl_c_leaves_no_process_and_the_same_sweep_goes_on(tmp_path: Path) -> None:
     config = tiny(run={"rounds": LONG}, evaluation={"every": 0, "test_tasks": 20})
     text, mark = configuration.to_text(config), uuid.uuid4().hex
@@ -169,9 +176,9 @@ def test_ctrl_c_leaves_no_process_and_the_same_sweep_goes_on(tmp_path: Path) -> 
     first = start(tmp_path, text, THREE, 2, mark)
     try:
         for cell in ("cell-1", "cell-2"):
-            wait_for(lambda cell=cell: rows(tmp_path, cell) >= 2, f"{cell} is under way")
+            wait_for(lambda cell=cell: rows(tmp_path, cell) >= 2, f"{cell} is under way", SLOW_S)
         first.send_signal(signal.SIGINT)
-        _, err = first.communicate(timeout=DEADLINE_S)
+        _, err = first.communicate(timeout=SLOW_S)
     finally:
         first.kill()
     left = gone(mark)
@@ -192,6 +199,48 @@ def test_ctrl_c_leaves_no_process_and_the_same_sweep_goes_on(tmp_path: Path) -> 
         assert versions == list(range(1, LONG + 1))
         assert result["theta_sha256"] == digest_of(folder)
     assert digest_of(tmp_path / "out" / "cell-1") == train(config, tmp_path / "plain")
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_ctrl_c_while_ray_starts_and_between_runs_leaves_no_process_and_no_file(
+    tmp_path: Path,
+) -> None:
+    mark = uuid.uuid4().hex
+    short = Path(tempfile.mkdtemp(prefix="sweep-"))  # the path of a Unix socket has 107 bytes
+
+    def interrupt(condition: Any, what: str) -> tuple[int, str]:
+        process = start(tmp_path, TEXT, THREE, 1, mark, TMPDIR=str(short))
+        try:
+            wait_for(condition, what, SLOW_S, pause_s=0.002)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=SLOW_S)
+        finally:
+            process.kill()
+        assert "Traceback" not in err
+        assert gone(mark) == []
+        assert list(short.glob("dmaml-*")) == []
+        return process.returncode, err
+
+    def results() -> list[str]:
+        return sorted(file.parent.name for file in (tmp_path / "out").glob(f"*/{RESULT}"))
+
+    try:
+        is_starting = interrupt(
+            lambda: "gcs_server" in "".join(marked(mark).values()), "Ray starts"
+        )
+        begun = results()
+        between = interrupt(lambda: "cell-1" in results(), "a run is over")
+        left = [name for name, _, _ in THREE if name not in results()]
+        again = ended(start(tmp_path, TEXT, THREE, 1, mark, TMPDIR=str(short)))
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
+
+    assert (is_starting[0], between[0]) == (130, 130), (is_starting, between)
+    assert begun == []
+    assert "cell-3" in left
+    assert [name for name, *_ in again["ended"]] == left
+    assert again["failures"] == {}
+    assert gone(mark) == []
 
 
 def rows(folder: Path, cell: str) -> int:
