@@ -64,6 +64,12 @@ class Results:
         names = (variant.cell_name(seed) for seed in range(1, seeds + 1))
         return [self._cells[name] for name in names if name in self._cells]
 
+    def pairs(self, one: Variant, other: Variant, seeds: int) -> list[tuple[Measured, Measured]]:
+        """Return two variants' runs of a seed, for each seed of which both are finished."""
+        names = ((one.cell_name(seed), other.cell_name(seed)) for seed in range(1, seeds + 1))
+        found = ((self._cells.get(a), self._cells.get(b)) for a, b in names)
+        return [(a, b) for a, b in found if a is not None and b is not None]
+
     def __iter__(self) -> Iterator[Measured]:
         return iter(self._cells.values())
 
@@ -156,6 +162,20 @@ def final_scores(runs: Sequence[Measured], metric: str = "accuracy", step: int =
     """Return each run's mean over its test tasks, after `step` adaptation steps (-1: the last)."""
     tests = (run.finished.test for run in runs)
     return [float(test[metric][step]) for test in tests if test is not None]
+
+
+def points_between(
+    results: Results, one: Variant, other: Variant, form: Form, metric: str = "accuracy"
+) -> list[float]:
+    """Return the final test figure of `one` less that of `other`, ×100, seed by seed.
+
+    Runs of one seed start from the same θ, see the same tasks and are tested on the same ones. So
+    the differences spread less than the figures, and their interval is what says whether the
+    variants differ.
+    """
+    pairs = results.pairs(one, other, form.seeds)
+    scores = [(final_scores([a], metric), final_scores([b], metric)) for a, b in pairs]
+    return [100 * (a[0] - b[0]) for a, b in scores if a and b]
 
 
 def percent(runs: Sequence[Measured], step: int = -1) -> str:

@@ -16,6 +16,7 @@ from dmaml.deploy.repro.experiment import (
     cells_of,
     figure,
     final_scores,
+    points_between,
 )
 from dmaml.deploy.sweep import Cell, Measured
 from dmaml.report.bands import mean_and_half
@@ -51,41 +52,41 @@ def _cells(form: Form) -> tuple[Cell, ...]:
 
 
 def _outcome(form: Form, results: Results) -> Outcome:
-    base = final_scores(results.of(SYNC, form.seeds))
+    points = {v.label: points_between(results, v, SYNC, form) for v in OTHERS}
     rows = []
     for variant in (SYNC, *OTHERS):
         runs = results.of(variant, form.seeds)
         scores = [100 * score for score in final_scores(runs)]
-        difference = [100 * (a - b) for a, b in zip(final_scores(runs), base, strict=False)]
         rows.append((
             variant.label, figure([run.finished.tasks_seen for run in runs], 0),
             figure([run.finished.version for run in runs], 0), figure(scores, 2),
-            "" if variant is SYNC else figure(difference, 2),
+            figure(points[variant.label], 2) if variant in OTHERS else "",
             figure([run.finished.train_s for run in runs], 0),
             figure([_late(run) for run in runs], 0),
         ))  # fmt: skip
     columns = (
-        "mode", "tasks seen", "commits", "test accuracy, % ± 95 %", "less sync, points",
+        "mode", "tasks seen", "commits", "test accuracy, % ± 95 %", "less sync, points ± 95 %",
         "training, s", "answers late or stale",
     )  # fmt: skip
-    differences = {
-        v.label: 100 * (mean_and_half(final_scores(results.of(v, form.seeds)))[0] - _mean(base))
-        for v in OTHERS
-        if base and results.of(v, form.seeds)
-    }
+    found = {label: mean_and_half(values) for label, values in points.items() if values}
     panel = thesis.curves(results, (SYNC, *OTHERS), form, "tasks", "validation")
-    worst = max(map(abs, differences.values()), default=float("nan"))
+    worst = max((abs(mean) for mean, _ in found.values()), default=float("nan"))
     test_tasks = CONFIG.rpartition("test_tasks: ")[2].rstrip("}\n") if not form.quick else "400"
     return Outcome(
         (Table("modes at equal tasks", columns, tuple(rows)),),
         (Picture("modes", f"Modes, 5 slots and 5 actors, n = {form.seeds}", (panel,)),),
         facts={
             "test": thesis.scores_of(results, (SYNC, *OTHERS), form),
-            "points_from_sync": differences,
+            "points_from_sync": {
+                label: {"mean": mean, "ci95": half} for label, (mean, half) in found.items()
+            },
         },
         notes=(
             f"The largest distance from sync is {worst:.2f} points (required: 1), on {test_tasks} "
             f"test tasks × {form.seeds} seeds.",
+            "Less sync, seed by seed: "
+            + "; ".join(f"{label}: {figure(values, 2)}" for label, values in points.items())
+            + " points (mean of the differences and its 95 % interval).",
         ),
     )
 
@@ -95,10 +96,6 @@ def _late(run: Measured) -> float:
     stale = sum(item["staleness"] > 0 for row in run.rounds for item in row["items"])
     events = read_rows(run.folder, "worker_events")
     return float(stale + sum(row["event"] == "refused" for row in events))
-
-
-def _mean(values: list[float]) -> float:
-    return mean_and_half(values)[0]
 
 
 EXPERIMENTS: Final = (

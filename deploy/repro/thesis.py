@@ -13,6 +13,7 @@ from dmaml.deploy.repro.experiment import (
     figure,
     final_scores,
     percent,
+    points_between,
     validation,
 )
 from dmaml.report.bands import band, smoothed
@@ -116,8 +117,13 @@ def final_table(
     form: Form,
     heading: str,
     metric: str = "accuracy",
+    base: Variant | None = None,
 ) -> Table:
-    """Return the final test figures of each variant, with the tasks that it has seen."""
+    """Return the final test figures of each variant, with the tasks that it has seen.
+
+    Args:
+        base: a variant from which each one's distance is shown too, seed by seed; only accuracy.
+    """
     rows = []
     for variant in variants:
         runs = results.of(variant, form.seeds)
@@ -125,10 +131,17 @@ def final_table(
         score = percent(runs) if metric == "accuracy" else figure(values, 3)
         seen = f"{runs[0].finished.tasks_seen:,}" if runs else "–"
         seconds = figure([run.finished.train_s for run in runs], 0)
-        rows.append((variant.label, seen, score, seconds, str(len(runs))))
+        row = (variant.label, seen, score, seconds, str(len(runs)))
+        rows.append(row if base is None else (*row, _from(results, variant, base, form)))
     unit = "test accuracy, %" if metric == "accuracy" else "test mean squared error"
     columns = (heading, "tasks seen", f"{unit} ± 95 %", "training, s", "seeds")
+    if base is not None:
+        columns = (*columns, f"less {base.label}, points ± 95 %")
     return Table("final test", columns, tuple(rows))
+
+
+def _from(results: Results, variant: Variant, base: Variant, form: Form) -> str:
+    return "" if variant == base else figure(points_between(results, variant, base, form), 2)
 
 
 def scores_of(

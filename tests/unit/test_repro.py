@@ -12,7 +12,7 @@ import pytest
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, RunDirectoryError, UnknownNameError
-from dmaml.deploy.repro import EXPERIMENTS, find, robustness, slots
+from dmaml.deploy.repro import EXPERIMENTS, find, modes, robustness, slots, thesis
 from dmaml.deploy.repro.command import num_lanes
 from dmaml.deploy.repro.experiment import (
     Experiment,
@@ -22,6 +22,7 @@ from dmaml.deploy.repro.experiment import (
     cells_of,
     figure,
     final_scores,
+    points_between,
     validation,
 )
 from dmaml.deploy.sweep import (
@@ -252,6 +253,56 @@ def test_a_figure_has_its_interval_where_there_are_several() -> None:
     assert figure([]) == "–"
     assert figure([12.34]) == "12.3"
     assert figure([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"
+
+
+TESTED = "task: {source: glyphs}\nmodel: {name: mlp}\nevaluation: {test_tasks: 1}\n"
+
+
+def scored(variant: Variant, scores: dict[int, float]) -> dict[str, Measured]:
+    """Return a variant's runs by name, from seed -> test accuracy."""
+    cells = {seed: cell_of(variant.cell_name(seed), TESTED) for seed in scores}
+    return {cells[seed].name: measured(cells[seed], score) for seed, score in scores.items()}
+
+
+def test_differences_are_of_one_seed_and_without_the_seeds_that_one_variant_lacks() -> None:
+    one, other = Variant("one"), Variant("other")
+    results = Results(
+        {**scored(one, {1: 0.50, 2: 0.71, 3: 0.92}), **scored(other, {1: 0.49, 3: 0.90, 4: 0.1})}
+    )
+
+    found = points_between(results, one, other, Form(True, seeds=4))
+
+    assert found == pytest.approx([1.0, 2.0])
+    assert [(a.cell.name, b.cell.name) for a, b in results.pairs(one, other, 3)] == [
+        ("one-s1", "other-s1"),
+        ("one-s3", "other-s3"),
+    ]
+
+
+def test_modes_are_compared_with_sync_seed_by_seed() -> None:
+    # 30 points between the seeds, but each is 1 to 1.2 points below sync
+    runs = {
+        **scored(modes.SYNC, {1: 0.90, 2: 0.60}),
+        **scored(modes.MERGE, {1: 0.89, 2: 0.588}),
+        **scored(modes.ASYNC, {2: 0.59}),
+    }
+
+    outcome = EXPERIMENTS["modes"].outcome(QUICK, Results(runs))
+
+    assert [row[4] for row in outcome.tables[0].rows] == ["", "-1.10 ± 1.27", "-1.00"]
+    merged, waiting = outcome.facts["points_from_sync"].values()
+    assert merged == pytest.approx({"mean": -1.1, "ci95": 1.2706}, abs=1e-3)
+    assert waiting == pytest.approx({"mean": -1.0, "ci95": 0.0})
+
+
+def test_a_table_shows_how_far_each_variant_is_from_a_chosen_one() -> None:
+    one, other = Variant("one"), Variant("other")
+    results = Results({**scored(one, {1: 0.5, 2: 0.7}), **scored(other, {1: 0.4, 2: 0.6})})
+
+    table = thesis.final_table(results, (one, other), QUICK, "which", base=one)
+
+    assert table.columns[-1] == "less one, points ± 95 %"
+    assert [row[-1] for row in table.rows] == ["", "-10.00 ± 0.00"]
 
 
 # -- the sweep, without a run ----------------------------------------------------------------------
