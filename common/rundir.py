@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +65,51 @@ def read_rows(folder: Path, table: str) -> list[Row]:
     finally:
         db.close()
     return [{key: _decoded(key, row[key]) for key in row.keys()} for row in rows]  # noqa: SIM118
+
+
+def training_seconds(rounds: Sequence[Row], events: Sequence[Row]) -> float:
+    """Return the seconds in which TRAIN rounds were in progress, overlapping ones counted once.
+
+    What is between rounds does not count: validations, the time without a server. Neither does a
+    pause, from its beginning to its end, though answers to work in hand are still taken in it; one
+    in which the server ended counts up to its last commit. A process or machine that is suspended
+    leaves no trace: that time counts.
+
+    Args:
+        rounds, events: the tables `rounds` and `worker_events`.
+    """
+    spans = _merged((row["at"] - row["duration_s"], row["at"]) for row in rounds)
+    pauses = _merged(_pauses(events))
+    total_s = sum(end - begin for begin, end in spans)
+    paused_s = sum(
+        max(0.0, min(end, until) - max(begin, since))
+        for begin, end in spans
+        for since, until in pauses
+    )
+    return total_s - paused_s
+
+
+def _pauses(events: Sequence[Row]) -> Iterator[tuple[float, float]]:
+    since: Row | None = None
+    for row in events:
+        if since is not None and row["epoch"] != since["epoch"]:
+            since = None
+        if row["event"] == "paused":
+            since = since or row
+        elif row["event"] in ("resumed", "draining") and since is not None:
+            yield since["at"], row["at"]
+            since = None
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the union of intervals as disjoint ones."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
 
 
 _JSON: Final = frozenset({"metrics", "weights", "losses", "timings", "items", "state"})

@@ -20,7 +20,7 @@ from typing import Any, Final, final
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DmamlError, RunDirectoryError, RunFailedError
-from dmaml.common.rundir import LOGS, Row, read_rows
+from dmaml.common.rundir import LOGS, Row, read_rows, training_seconds
 from dmaml.deploy.crew import Cluster
 from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.lanes import Lane
@@ -63,8 +63,7 @@ class Finished:
         test: what `Learner.evaluate` gave, or None without test tasks.
         stopped: why it ended before its time, "" otherwise: a run whose gradients are not finite
             any more is paused, and no retry would change that. `test` is then of the last state.
-        train_s, test_s: seconds of wall time; the former is the sum over the training rounds in
-            mode sync, and else from the first round to the last, validations included.
+        train_s, test_s: seconds of wall time; of the former see `training_seconds`.
     """
 
     rounds: int
@@ -288,12 +287,12 @@ def _run(cell: Cell, folder: Path, server: WarmServer, lane: Lane) -> Finished:
     stopped = _train(cell, folder, server, lane)
     began = time.monotonic()
     found = lane.evaluate(folder)
-    rows = read_rows(folder, "rounds")
+    rounds, events = read_rows(folder, "rounds"), read_rows(folder, "worker_events")
     finished = Finished(
         rounds=cell.config.run.rounds,
         evaluation=_evaluation_of(cell.config),
         stopped=stopped,
-        train_s=round(_train_s(cell.config, rows), 3),
+        train_s=round(training_seconds(rounds, events), 3),
         test_s=round(time.monotonic() - began, 3),
         **found,
     )
@@ -326,12 +325,6 @@ def _train(cell: Cell, folder: Path, server: WarmServer, lane: Lane) -> str:
         watcher.stop()
         supervisor.stop()
     return ""
-
-
-def _train_s(config: RunConfig, rows: list[Row]) -> float:
-    if config.sync.mode == "sync" or not rows:
-        return float(sum(row["duration_s"] for row in rows))
-    return float(rows[-1]["at"] - rows[0]["at"] + rows[0]["duration_s"])  # rounds overlap
 
 
 def _evaluation_of(config: RunConfig) -> dict[str, Any]:

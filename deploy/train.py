@@ -167,14 +167,14 @@ def table_of(test: dict[str, Any]) -> Table:
 
 
 def _report(folder: Path, wall_s: float, data_dir: Path | None) -> dict[str, Any]:
-    from dmaml.common.rundir import read_config, read_rows
+    from dmaml.common.rundir import read_config, read_rows, training_seconds
     from dmaml.learner import load
     from dmaml.report.curve import draw_curve
 
     config = read_config(folder)
     learner = load(folder, data_dir=data_dir)
     rounds = read_rows(folder, "rounds")
-    busy_s = seconds_of(rounds)
+    busy_s = training_seconds(rounds, read_rows(folder, "worker_events"))
     out: dict[str, Any] = {
         "run_dir": str(folder),
         "rounds": learner.rounds,
@@ -188,16 +188,6 @@ def _report(folder: Path, wall_s: float, data_dir: Path | None) -> dict[str, Any
     if config.evaluation.test_tasks:
         out["test"] = learner.evaluate(config.evaluation.test_tasks, config.evaluation.steps)
     return out
-
-
-def seconds_of(rounds: list[dict[str, Any]]) -> float:
-    """Return the seconds in which TRAIN rounds were in progress; overlapping ones count once."""
-    total_s, reached = 0.0, -math.inf
-    for row in sorted(rounds, key=lambda row: row["at"] - row["duration_s"]):
-        begin, end = max(row["at"] - row["duration_s"], reached), row["at"]
-        total_s += max(0.0, end - begin)
-        reached = max(reached, end)
-    return total_s
 
 
 def _finish(console: Console, report: dict[str, Any], json_output: bool) -> None:

@@ -124,7 +124,7 @@ def final_table(
     Args:
         base: a variant from which each one's distance is shown too, seed by seed; only accuracy.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for variant in variants:
         runs = results.of(variant, form.seeds)
         values = final_scores(runs, metric)
@@ -134,7 +134,7 @@ def final_table(
         row = (variant.label, seen, score, seconds, str(len(runs)))
         rows.append(row if base is None else (*row, _from(results, variant, base, form)))
     unit = "test accuracy, %" if metric == "accuracy" else "test mean squared error"
-    columns = (heading, "tasks seen", f"{unit} ± 95 %", "training, s", "seeds")
+    columns: tuple[str, ...] = (heading, "tasks seen", f"{unit} ± 95 %", "training, s", "seeds")
     if base is not None:
         columns = (*columns, f"less {base.label}, points ± 95 %")
     return Table("final test", columns, tuple(rows))
