@@ -14,7 +14,7 @@ import pytest
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import SessionLostError
-from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
+from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, Token, WorkItem
 from dmaml.server.core.actions import Commit, Done, Grant, Head, Save
 from dmaml.server.core.membership import Hello
 from dmaml.server.core.memory import Memory
@@ -55,16 +55,24 @@ def value_of(item: WorkItem, theta: str) -> str:
 
 @dataclass
 class World:
-    """A server that may be killed: what is on its disk, and what its clients were told."""
+    """A server that may be killed: what is on its disk, and what its clients were told.
+
+    Args:
+        loss: chance that a reply is lost.
+        void: chance that an answer is NaN.
+    """
 
     rng: random.Random
     loss: float
     config: RunConfig = CONFIG
+    void: float = 0.0
     disk: tuple[Memory, str, list[WorkItem]] = field(default_factory=lambda: (Memory(), "", []))
     epoch: int = 0
     now: float = 0.0
     acknowledged: set[WorkItem] = field(default_factory=set)
     versions: list[int] = field(default_factory=list)
+    tokens: set[Token] = field(default_factory=set)
+    num_voids: int = 0
 
     def __post_init__(self) -> None:
         self.restart()
@@ -94,6 +102,7 @@ class World:
                 self.queue.append(action)
             elif isinstance(action, Grant):
                 self.check(action)
+                self.tokens.add(action.lease.token)
                 self.granted[action.lease.worker_id] = action
             elif isinstance(action, Done):
                 self.granted[action.worker_id] = action
@@ -126,13 +135,18 @@ class World:
         for head, staleness in zip(commit.heads, commit.staleness, strict=True):
             assert staleness == commit.version - head.item.base_version >= 0
             assert head.base_digest == self.thetas.get(head.item.base_version, head.base_digest)
-        text = "".join(self.answers[head.item] for head in commit.heads)
-        if commit.kind is not ItemKind.EVALUATE:
+        places = [(h.item.pipeline, h.item.slot, h.item.round, h.item.part) for h in commit.heads]
+        assert places == sorted(set(places))
+        items = [head.item for head in commit.heads if head.item not in commit.voids]
+        self.num_voids += len(commit.heads) - len(items)
+        if items and commit.kind is not ItemKind.EVALUATE:
+            text = "".join(self.answers[item] for item in items)
             self.theta = hashlib.sha256((self.theta + text).encode()).hexdigest()
-        if commit.kind is ItemKind.TRAIN:
-            self.applied += [head.item for head in commit.heads]
+        is_version = bool(items) and commit.kind is ItemKind.TRAIN
+        if is_version:
+            self.applied += items
             self.versions.append(commit.version)
-        self.thetas[commit.version + (commit.kind is ItemKind.TRAIN)] = self.theta
+        self.thetas[commit.version + is_version] = self.theta
         size = NUM_ELEMENTS if commit.kind is ItemKind.INIT else None
         self.core.committed(self.now, commit.number, {0: self.theta}, 8, size)
 
@@ -141,7 +155,9 @@ class World:
         is_fresh = self.core.judge(head) is None
         if is_fresh:
             self.answers[head.item] = value_of(head.item, theta)
-        outcome = self.core.deliver(self.now, head).outcome
+        is_void = self.void > 0 and head.item.kind is not ItemKind.INIT
+        is_finite = not (is_void and self.rng.random() < self.void)
+        outcome = self.core.deliver(self.now, head, is_finite).outcome
         self.collect()
         return outcome
 
