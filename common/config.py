@@ -93,14 +93,18 @@ class TaskSection(Section):
     )
     rotations: bool = _semantic(False, "Rotations by 90, 180, 270 degrees make new classes.")
     image_size: int = _semantic(28, "Height and width pictures of a folder are made, pixels.", ge=4)
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own source.")
+    options: dict[str, Any] = _semantic(
+        {}, "Keyword arguments of the source (docs/tasks.md), or of the user's own."
+    )
 
 
 class ModelSection(Section):
     """The backbone."""
 
-    name: str = _semantic("conv4", "conv4, mlp, or package.module:Thing.", min_length=1)
-    width: int = _semantic(64, "Filters of every convolution of conv4.", ge=1)
+    name: str = _semantic(
+        "conv4", "conv4, conv4_pool, conv2, mlp, or package.module:Thing.", min_length=1
+    )
+    width: int = _semantic(64, "Filters of every convolution of conv4, conv4_pool, conv2.", ge=1)
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = _semantic(
         (40, 40), "Units of each hidden layer of mlp."
     )

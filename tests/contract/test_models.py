@@ -14,7 +14,7 @@ from dmaml.worker import models
 from dmaml.worker.models.base import Model
 
 torch.set_num_threads(1)
-SHAPE = (1, 8, 8)
+SHAPE = (1, 16, 16)
 
 
 class OwnModule(nn.Sequential):

@@ -15,6 +15,8 @@ from dmaml.worker.models.module import ModuleModel
 GROUP: Final = "dmaml.models"
 MODELS: Final = {
     "conv4": "dmaml.worker.models.conv4:Conv4",
+    "conv4_pool": "dmaml.worker.models.conv4_pool:Conv4Pool",
+    "conv2": "dmaml.worker.models.conv2:Conv2",
     "mlp": "dmaml.worker.models.mlp:Mlp",
 }
 

@@ -106,6 +106,23 @@ def patches(x: Tensor) -> Tensor:
     return _apply(_Patches, x)
 
 
+def windows_and_one(x: Tensor) -> Tensor:
+    """Return what a 3x3 window of stride 1 sees at each place of a zero-padded picture.
+
+    For pictures of the data only: it has no quick derivative.
+
+    Args:
+        x: `[N, H, W, C]`.
+
+    Returns:
+        `[N, H W, 9 C + 1]`; within a window row, column, channel, and a one at the end.
+    """
+    height, width = x.shape[1:3]
+    padded = torch.nn.functional.pad(x, (0, 0, 1, 1, 1, 1))
+    views = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return torch.cat([*views, torch.ones_like(x[..., :1])], dim=3).flatten(1, 2)
+
+
 def _apply(function: type[Function], *inputs: Any) -> Tensor:
     result: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]
     return result
