@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from dmaml.common.config import from_mapping
+from dmaml.common.config import RunConfig, from_mapping
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import models
 from dmaml.worker.models.base import Model
@@ -25,7 +25,7 @@ class OwnModule(nn.Sequential):
             nn.Linear(flat, 6),
             nn.BatchNorm1d(6),
             nn.Tanh(),
-            nn.Linear(6, num_outputs),
+            *([nn.Linear(6, num_outputs)] if num_outputs else []),
         )
 
 
@@ -35,8 +35,13 @@ CASES["a user's"] = {"name": "tests.contract.test_models:OwnModule"}
 
 
 @pytest.fixture(params=CASES)
-def model(request: pytest.FixtureRequest) -> Model:
-    return models.build(from_mapping({"model": CASES[request.param]}), SHAPE, 3)
+def config(request: pytest.FixtureRequest) -> RunConfig:
+    return from_mapping({"model": CASES[request.param]})
+
+
+@pytest.fixture
+def model(config: RunConfig) -> Model:
+    return models.build(config, SHAPE, 3)
 
 
 def pictures(*counts: int) -> Tensor:
@@ -100,3 +105,19 @@ def test_outputs_can_be_differentiated_twice_by_every_parameter(model: Model) ->
 
     assert all(bool(torch.isfinite(g).all()) for g in second)
     assert any(bool(g.any()) for g in second)
+
+
+def test_an_embedding_has_all_but_the_heads_parameters_and_gives_features(
+    config: RunConfig, model: Model
+) -> None:
+    whole = model.init(stream(1, Kind.INIT))
+
+    embedding, num_features = models.build_embedding(config, SHAPE)
+    params = embedding.init(stream(1, Kind.INIT))
+    features, statistics = embedding.forward(params, pictures(5))
+
+    assert features.shape == (5, num_features)
+    assert list(params) == list(whole)[: len(params)]
+    assert 0 < len(params) < len(whole)
+    assert all(torch.equal(value, whole[name]) for name, value in params.items())
+    assert len(statistics) == len(model.forward(whole, pictures(5))[1])

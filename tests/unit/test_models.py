@@ -264,3 +264,37 @@ def test_options_of_our_own_models_are_refused() -> None:
 def test_an_unknown_model_is_refused_with_the_near_name() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'conv4'"):
         models.build(with_name("conv5"), (1, 28, 28), 5)
+
+
+def test_the_features_of_conv4_are_its_last_layers_at_every_place() -> None:
+    whole, embedding = Conv4((2, 9, 6), 3, width=4), Conv4((2, 9, 6), 0, width=4)
+    params, x = double(whole.init(stream(1, Kind.INIT))), doubles(5, 2, 9, 6)
+
+    outputs, _ = whole.forward(params, x)
+    features, _ = embedding.forward(params, x)
+
+    mean = features.view(5, -1, 4).mean(1)
+    assert features.shape == (5, 4)  # one place is left of nine by six
+    torch.testing.assert_close(
+        torch.addmm(params["head.bias"], mean, params["head.weight"]), outputs
+    )
+
+
+def test_the_features_of_an_mlp_are_its_last_hidden_layer() -> None:
+    params, x = double(Mlp((2, 3), 0, (7,)).init(stream(1, Kind.INIT))), doubles(5, 2, 3)
+
+    features, _ = Mlp((2, 3), 0, (7,)).forward(params, x)
+
+    expected = (x.flatten(1) @ params["linear0.weight"] + params["linear0.bias"]).relu()
+    torch.testing.assert_close(features, expected)
+    assert torch.equal(Mlp((2, 3), 0, ()).forward({}, x)[0], x.flatten(1))
+
+
+def test_a_model_that_gives_no_features_is_refused() -> None:
+    config = with_name(f"{HERE}:OwnModule")
+
+    with (
+        pytest.warns(UserWarning, match="zero-element"),
+        pytest.raises(ConfigError, match=r"gave \(2, 0\).*Leave its last layer out"),
+    ):
+        models.build_embedding(config, (2, 9, 6))

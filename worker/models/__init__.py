@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.plugins import find
+from dmaml.common.seeds import Kind, stream
 from dmaml.worker.models.base import Model
 from dmaml.worker.models.module import ModuleModel
 
@@ -26,7 +28,8 @@ def build(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> 
 
     A name of `MODELS` is made from the keys of `model`. The user's own, `package.module:Thing`, is
     called as `Thing(input_shape, num_outputs, **model.options)` and returns a `torch.nn.Module`
-    or something with the methods of `Model`.
+    or something with the methods of `Model`. With `num_outputs` 0 it is an embedding; see
+    `build_embedding`.
 
     Raises:
         UnknownNameError: no such model.
@@ -62,3 +65,23 @@ def build(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> 
         f"model {section.name!r} made a {type(made).__name__}; required a torch.nn.Module, or "
         "something with the methods init and forward (docs/extending.md)."
     )
+
+
+def build_embedding(config: RunConfig, input_shape: tuple[int, ...]) -> tuple[Model, int]:
+    """Return the run's model without a head, and the number of features that it gives.
+
+    Raises:
+        UnknownNameError: no such model.
+        ConfigError: it cannot be made, or does not give features `[N, features]`.
+    """
+    model = build(config, input_shape, 0)
+    params = model.init(stream(0, Kind.INIT))
+    with torch.no_grad():
+        features, _ = model.forward(params, torch.zeros(2, *input_shape))
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ConfigError(
+            f"model {config.model.name!r} gave {tuple(features.shape)} for two examples where an "
+            "embedding (num_outputs 0) was required: features of shape (2, F), F > 0. Leave its "
+            "last layer out where num_outputs is 0, and flatten."
+        )
+    return model, features.shape[1]

@@ -25,6 +25,8 @@ class Model(Protocol):
     ) -> tuple[Tensor, Statistics]:
         """Return the outputs `[N, outputs]` for `x` `[N, *input_shape]` and the batch statistics.
 
+        A model made with `num_outputs` 0 is an embedding: it has no head and gives features.
+
         Batch norm normalises with the statistics of `x` itself, or with `statistics` where they
         are given (those of a support set: inductive evaluation). Must work under `torch.func`.
         """

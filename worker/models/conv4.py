@@ -26,6 +26,8 @@ class Conv4:
         conv{i}.weight `[3, 3, C, width]` (row, column, in, out, as in Finn's code),
         norm{i}.scale, norm{i}.shift `[width]`, head.weight `[width, outputs]`, head.bias.
 
+    An embedding (`num_outputs` 0) has no head: its features are the last layer's, flattened.
+
     References:
         Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep networks"
         (2017), section 5.2 and github.com/cbfinn/maml. As there: Xavier-uniform convolutions and
@@ -66,9 +68,10 @@ class Conv4:
             params[f"conv{i}.weight"] = torch.from_numpy(weight).float()
             params[f"norm{i}.scale"] = torch.ones(fan_out)
             params[f"norm{i}.shift"] = torch.zeros(fan_out)
-        head = stream.normal(self._channels[-1], self._num_outputs, std=_HEAD_STD)
-        params["head.weight"] = torch.from_numpy(head).float()
-        params["head.bias"] = torch.zeros(self._num_outputs)
+        if self._num_outputs:
+            head = stream.normal(self._channels[-1], self._num_outputs, std=_HEAD_STD)
+            params["head.weight"] = torch.from_numpy(head).float()
+            params["head.bias"] = torch.zeros(self._num_outputs)
         return params
 
     def forward(
@@ -87,6 +90,8 @@ class Conv4:
             y = z.relu().view(num, *self._sizes[i + 1], -1)
             if i + 1 < _LAYERS:
                 windows = patches(y)
+        if not self._num_outputs:
+            return y.flatten(1), used
         features = y.flatten(1, 2).sum(1) / y.shape[1:3].numel()
         return torch.addmm(params["head.bias"], features, params["head.weight"]), used
 

@@ -24,6 +24,9 @@ class Mlp:
     Parameters, for layer i: linear{i}.weight `[in, out]`, linear{i}.bias `[out]`, with batch norm
     norm{i}.scale and norm{i}.shift in place of a hidden layer's bias (which it would take away).
 
+    An embedding (`num_outputs` 0) ends with the last hidden layer; without hidden layers it is the
+    flattened example itself.
+
     References:
         Finn, Abbeel, Levine (2017), section 5.1 and github.com/cbfinn/maml: weights from a normal
         of standard deviation 0.01 cut at two, biases zero. We differ: batch norm's scale is
@@ -37,7 +40,9 @@ class Mlp:
         hidden: tuple[int, ...],
         batch_norm: bool = False,
     ) -> None:
-        self._sizes = (math.prod(input_shape), *hidden, num_outputs)
+        head = (num_outputs,) if num_outputs else ()
+        self._sizes = (math.prod(input_shape), *hidden, *head)
+        self._num_hidden = len(hidden)
         self._batch_norm = batch_norm
 
     @classmethod
@@ -67,8 +72,7 @@ class Mlp:
         """Return the outputs `[N, outputs]` for `x` `[N, *input_shape]`, and the statistics."""
         used: Statistics = []
         x = x.flatten(1)
-        last = len(self._sizes) - 2
-        for i in range(last + 1):
+        for i in range(len(self._sizes) - 1):
             weight = params[f"linear{i}.weight"]
             if self._normalises(i):
                 imposed = None if statistics is None else statistics[i]
@@ -77,12 +81,12 @@ class Mlp:
                 used.append(layer)
             else:
                 x = torch.addmm(params[f"linear{i}.bias"], x, weight)
-            if i < last:
+            if i < self._num_hidden:
                 x = x.relu()
         return x, used
 
     def _normalises(self, layer: int) -> bool:
-        return self._batch_norm and layer < len(self._sizes) - 2
+        return self._batch_norm and layer < self._num_hidden
 
 
 def truncated_normal(stream: Stream, count: int) -> Float64:

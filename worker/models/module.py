@@ -24,8 +24,9 @@ class ModuleModel:
     batch, or with statistics that are imposed, in the order in which the layers are called.
 
     Args:
-        make: returns a fresh module, `[N, *input_shape]` -> `[N, outputs]`, whose initial values
-            come from torch's global generator alone.
+        make: returns a fresh module, `[N, *input_shape]` -> `[N, outputs]` (or features, where it
+            was made with `num_outputs` 0), whose initial values come from torch's global
+            generator alone.
 
     Raises:
         ConfigError: the module holds state or randomness that could not travel.
