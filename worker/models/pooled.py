@@ -22,7 +22,7 @@ class PooledBlocks:
     Parameters, for block i and C the channels that come in:
         conv{i}.weight `[3, 3, C, width]` (row, column, in, out), norm{i}.scale, norm{i}.shift
         `[width]`, head.weight `[features, outputs]`, head.bias; features are in the order
-        row, column, channel. Weights start Xavier-uniform, offsets zero, scales one.
+        row, column, channel; an embedding (`num_outputs` 0) gives them. Weights start Xavier-uniform, offsets zero, scales one.
 
     Args:
         name: of the model, for errors.
@@ -69,8 +69,9 @@ class PooledBlocks:
             params[f"conv{i}.weight"] = _xavier(stream, 3, 3, fan_in, fan_out)
             params[f"norm{i}.scale"] = torch.ones(fan_out)
             params[f"norm{i}.shift"] = torch.zeros(fan_out)
-        params["head.weight"] = _xavier(stream, self._features, self._num_outputs)
-        params["head.bias"] = torch.zeros(self._num_outputs)
+        if self._num_outputs:
+            params["head.weight"] = _xavier(stream, self._features, self._num_outputs)
+            params["head.bias"] = torch.zeros(self._num_outputs)
         return params
 
     def forward(
@@ -83,7 +84,10 @@ class PooledBlocks:
         for i in range(1, self._num_blocks):
             y, moments = _block(params, i, y, imposed[i])
             used.append(moments)
-        return torch.addmm(params["head.bias"], y.flatten(1), params["head.weight"]), used
+        features = y.flatten(1)
+        if not self._num_outputs:
+            return features, used
+        return torch.addmm(params["head.bias"], features, params["head.weight"]), used
 
 
 def _block(params: Params, i: int, x: Tensor, imposed: Moments | None) -> tuple[Tensor, Moments]:
