@@ -22,7 +22,8 @@ class PooledBlocks:
     Parameters, for block i and C the channels that come in:
         conv{i}.weight `[3, 3, C, width]` (row, column, in, out), norm{i}.scale, norm{i}.shift
         `[width]`, head.weight `[features, outputs]`, head.bias; features are in the order
-        row, column, channel; an embedding (`num_outputs` 0) gives them. Weights start Xavier-uniform, offsets zero, scales one.
+        row, column, channel. An embedding (`num_outputs` 0) has no head and gives the features.
+        Weights start Xavier-uniform, offsets zero, scales one.
 
     Args:
         name: of the model, for errors.

@@ -18,12 +18,14 @@ GROUP: Final = "dmaml.tasks"
 SOURCES: Final[dict[str, str]] = {
     "folder": "dmaml.worker.tasks.folder:folder",
     "glyphs": "dmaml.worker.tasks.glyphs:Glyphs",
+    "mixed": "dmaml.worker.tasks.mixed:Mixed",
     "npz": "dmaml.worker.tasks.npz:npz",
     "omniglot": "dmaml.worker.tasks.omniglot:omniglot",
     "sinusoid": "dmaml.worker.tasks.sinusoid:Sinusoid",
+    "textures": "dmaml.worker.tasks.textures:TextureSource",
 }
 WITH_PATH: Final = ("folder", "npz")  # written NAME:PATH
-_WITH_DATA_DIR: Final = ("npz", "omniglot")
+_WITH_DATA_DIR: Final = ("mixed", "npz", "omniglot")
 
 
 def build(config: RunConfig, data_dir: Path | None = None) -> TaskSource:

@@ -165,11 +165,16 @@ def require_episode(
 ) -> None:
     """Raise unless every episode of this shape can be drawn from a split; write nothing.
 
-    A source with a `roster` is checked class by class; of any other one episode is drawn.
+    A source with a `roster` is checked class by class; one with a method `require_episode` checks
+    itself; of any other one episode is drawn.
 
     Raises:
         DataError: n_way exceeds the classes of the split, or k_shot + k_query a class.
     """
+    own = getattr(source, "require_episode", None)
+    if own is not None:
+        own(name, n_way, k_shot, k_query)
+        return
     roster = getattr(source, "roster", None)
     units = source.split(name)
     if not isinstance(roster, Roster):

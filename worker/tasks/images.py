@@ -7,11 +7,12 @@ episodes from an album.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -193,12 +194,28 @@ class ImageSource:
             )
         classes = Classes(album.names, album.num_examples, split, album.alphabets)
         self.roster = enroll(classes, task.unit, task.rotations, seed)
+        self._album = album
         self.images = album.images
         self.input_shape: tuple[int, ...] = (channels, height, width)
         self.num_units = self.roster.num_units
         self.origin = self.roster.origin
         self.digest = digest(self.roster, album.content)
         self._first_row = np.cumsum(album.num_examples) - album.num_examples
+
+    def converted(
+        self, how: str, convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    ) -> ImageSource:
+        """Return the same source with other pictures of the same classes, from the cache.
+
+        Args:
+            how: says what `convert` does; with the pictures it is the key in the cache.
+            convert: uint8 `[N, channels, height, width]` -> the same with other sizes.
+        """
+        key = f"converted {how} {self._album.content}"
+        images = cached(key, lambda: replace(self._album, images=convert(self.images))).images
+        other = copy.copy(self)
+        other.images, other.input_shape = images, images.shape[1:]
+        return other
 
     def num_outputs(self, n_way: int) -> int:
         """Return n_way."""
