@@ -25,7 +25,7 @@ Uint8 = NDArray[np.uint8]
 
 VERSION: Final = "textures 1"  # raise it when a drawing of the same numbers would look different
 
-TURN: Final = 0.35  # radians, half width
+TURN: Final = 0.35  # tangent of the angle, half width
 ZOOM: Final = 0.25  # relative
 LIGHT: Final = 0.18  # relative, at the border against the middle
 BRIGHTNESS: Final = 0.25  # relative
@@ -74,30 +74,29 @@ def _values(
 ) -> Float32:
     """Return v of `materials`, float32 `[N, size * size]` of [0, 1]."""
     x, y = _grid(size)
-    turn, zoom = np.float32(TURN) * noise[:, 0], 1 + np.float32(ZOOM) * noise[:, 1]
-    cosine, sine = np.cos(turn) * zoom, np.sin(turn) * zoom
+    tangent = np.float32(TURN) * noise[:, 0]
+    cosine = (1 + np.float32(ZOOM) * noise[:, 1]) / np.sqrt(1 + tangent * tangent)
+    sine = tangent * cosine
     sheet = textures.sheet[classes]
     place = noise[:, 2:8] * SIDE + 4 * SIDE  # positive, so that truncation is the floor
+    warp = textures.warp[classes, None]
     along, across = (
         (sheet[:, i, 0] * cosine + sheet[:, i, 1] * sine)[:, None] * x
         + (sheet[:, i, 1] * cosine - sheet[:, i, 0] * sine)[:, None] * y
         + place[:, i, None]
+        + warp * _bend(fields, x * 2 + place[:, 2 + i, None], y * 2 + place[:, 4 + i, None])
         for i in (0, 1)
     )
-    warp = textures.warp[classes]
-    if warp.any():
-        for i, axis in enumerate((along, across)):
-            bend = _look_up(fields, materials.BLOBS, x * 2 + place[:, 2 + i, None],
-                            y * 2 + place[:, 4 + i, None])  # fmt: skip
-            bend -= np.float32(0.5)
-            bend *= warp[:, None]
-            axis += bend
     value = _look_up(fields, textures.field[classes], along, across)
     value *= textures.gain[classes, None]
     slope = textures.slope[classes] / np.linalg.norm(sheet[:, 1], axis=1)
     value += slope[:, None] * across
     value -= np.floor(value)
     return value
+
+
+def _bend(fields: Float32, along: Float32, across: Float32) -> Float32:
+    return _look_up(fields, materials.BLOBS, along, across) - np.float32(0.5)
 
 
 def _light(
