@@ -87,7 +87,7 @@ def equalise_ranks(pictures: Uint8) -> Uint8:
     key = (key * count + last).reshape(-1, count)
     ranks = np.empty(key.shape, dtype=np.int64)
     np.put_along_axis(ranks, key.argsort(1), np.arange(count)[None], axis=1)
-    return (ranks * 256 // count).astype(np.uint8).reshape(pictures.shape)
+    return (ranks * 255 // max(count - 1, 1)).astype(np.uint8).reshape(pictures.shape)
 
 
 def _box_sum(planes: NDArray[np.int64], side: int) -> NDArray[np.int64]:

@@ -96,7 +96,9 @@ class Mixed:
         self._unit = np.argsort(self._place)  # and back
         self.origin: Units | None = np.repeat(np.arange(len(made)), counts)[self._place]
         about = f"mixed {VERSION} {self.input_shape} {equalise} {across} {config.run.seed} "
-        self.digest = hashlib.sha256((about + " ".join(s.digest for s in made)).encode()).hexdigest()
+        self.digest = hashlib.sha256(
+            (about + " ".join(s.digest for s in made)).encode()
+        ).hexdigest()
 
     def num_outputs(self, n_way: int) -> int:
         """Return n_way."""
@@ -193,7 +195,7 @@ class Mixed:
         return [part - first for part, first in zip(parts, self._first, strict=True)]
 
     def _eligible(self, own: list[Units], n_way: int) -> Int64:
-        """Return the sources that a task can draw from, or raise where there are too few classes."""
+        """Return the sources that a task can draw from, or raise where classes are too few."""
         counts = [_num_classes(s, part) for s, part in zip(self._sources, own, strict=True)]
         enough = np.flatnonzero(np.array(counts) >= (1 if self._across else n_way))
         most = sum(counts) if self._across else max(counts)
