@@ -75,7 +75,7 @@ class TaskSection(Section):
 
     source: str = _semantic(
         "glyphs",
-        "glyphs, sinusoid, omniglot, npz:PATH, folder:PATH, or package.module:Thing.",
+        "A source of docs/tasks.md, npz:PATH, folder:PATH, or package.module:Thing.",
         min_length=1,
     )
     splits: Literal["default", "vinyals", "official"] = _semantic(
@@ -92,7 +92,11 @@ class TaskSection(Section):
         "What gamma is about. alphabet: splits go by alphabet and a task's classes share one.",
     )
     rotations: bool = _semantic(False, "Rotations by 90, 180, 270 degrees make new classes.")
-    image_size: int = _semantic(28, "Height and width pictures of a folder are made, pixels.", ge=4)
+    image_size: int = _semantic(
+        28,
+        "Height and width of the pictures of folder, fungi, miniimagenet, mixed, textures; pixels.",
+        ge=4,
+    )
     options: dict[str, Any] = _semantic(
         {}, "Keyword arguments of the source (docs/tasks.md), or of the user's own."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker.tasks import SOURCES, build
 from dmaml.worker.tasks.base import SPLITS, TaskBatch, TaskSource
 from dmaml.worker.tasks.episodes import require_episode
+from dmaml.worker.tasks.published import CIFAR_FS, FC100, MINIIMAGENET
 
 K_SHOT, K_QUERY = 2, 3
 
@@ -30,7 +33,28 @@ def write_npz(path: Path, num_classes: int, per_class: int, **more: Any) -> None
     labels = np.repeat(np.arange(num_classes), per_class)
     names = np.array([f"class {c}" for c in range(num_classes)])
     images = pictures(num_classes, per_class)
-    np.savez(path, images=images, labels=labels, class_names=names, **more)
+    np.savez(path, **{"images": images, "labels": labels, "class_names": names, **more})
+
+
+def write_published(place: Path) -> None:
+    """Write CIFAR-100 and miniImageNet by class and name, with pictures of noise."""
+    names, parts = np.concatenate(CIFAR_FS), np.concatenate(FC100)
+    groups = np.repeat(parts, 5)  # the superclasses are not the true ones
+    write_npz(place / "cifar100.npz", 100, 6, class_names=names, superclasses=groups)
+    wnids = np.concatenate(MINIIMAGENET)
+    write_npz(place / "miniimagenet28.npz", 100, 6, wnids=wnids)
+    files = [io.BytesIO() for _ in range(600)]
+    for file, one in zip(files, pictures(100, 6, 12), strict=True):
+        Image.fromarray(one).save(file, "JPEG")
+    data = [np.frombuffer(file.getvalue(), dtype=np.uint8) for file in files]
+    np.savez(
+        place / "miniimagenet84_jpeg.npz",
+        jpeg_bytes=np.concatenate(data),
+        offsets=np.cumsum([0, *map(len, data)]),
+        labels=np.repeat(np.arange(100), 6),
+        class_names=wnids,
+        wnids=wnids,
+    )
 
 
 def write_tree(root: Path, num_alphabets: int, per_alphabet: int, per_class: int) -> None:
@@ -51,6 +75,51 @@ CASES: dict[str, dict[str, Any]] = {
     "omniglot alphabets": {"source": "omniglot", "unit": "alphabet"},
     "npz": {"source": "npz:{data}/small.npz"},
     "npz rotations": {"source": "npz:{data}/small.npz", "rotations": True},
+    "textures": {},
+    "textures materials": {"source": "textures", "unit": "alphabet", "rotations": True},
+    "function_families": {"n_way": 1},
+    "function_families arml": {
+        "source": "function_families",
+        "n_way": 1,
+        "options": {"setting": "arml", "functions": 200},
+    },
+    "function_families mmaml5": {
+        "source": "function_families",
+        "n_way": 1,
+        "options": {"setting": "mmaml5", "functions": 200},
+    },
+    "cifar_fs": {},
+    "fc100": {},
+    "fc100 superclasses": {"source": "fc100", "unit": "alphabet"},
+    "cifar10": {},
+    "mnist": {"rotations": True},
+    "fungi": {},
+    "miniimagenet": {},
+    "miniimagenet jpegs": {"source": "miniimagenet", "image_size": 12},
+    "mixed": {"image_size": 8, "options": {"sources": ["npz:{data}/small.npz", "textures"]}},
+    "mixed grey and equalised": {
+        "source": "mixed",
+        "image_size": 9,
+        "options": {
+            "sources": [
+                "cifar_fs",
+                "glyphs",
+                {"source": "npz:{data}/small.npz", "rotations": True},
+            ],
+            "channels": 1,
+            "equalise": True,
+        },
+    },
+    "mixed across": {
+        "source": "mixed",
+        "image_size": 8,
+        "options": {"sources": ["npz:{data}/small.npz", "textures", "mnist"], "across": True},
+    },
+    "mixed alphabets": {
+        "source": "mixed",
+        "unit": "alphabet",
+        "options": {"sources": ["glyphs", "omniglot"]},
+    },
     "folder": {"source": "folder:{data}/tree", "image_size": 8},
     "folder alphabets": {"source": "folder:{data}/tree", "image_size": 8, "unit": "alphabet"},
 }
@@ -64,6 +133,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     split = np.repeat([0, 1], [30 * 33, 1623 - 30 * 33])
     write_npz(place / "omniglot28.npz", 1623, 5, alphabets=alphabets, split=split)
     write_npz(place / "small.npz", 25, 6)
+    write_published(place)
+    write_npz(place / "fungi12_28.npz", 30, 6)
+    part = np.tile([0] * 30 + [1] * 6, 10)
+    for name in ("cifar10", "mnist"):
+        write_npz(place / f"{name}.npz", 10, 36, original_part=part)
     write_tree(place / "tree", num_alphabets=6, per_alphabet=4, per_class=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMAML_DATA", str(place))
@@ -75,7 +149,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def make(request: pytest.FixtureRequest, data: Path) -> Make:
     """Return a function that builds the source of the case with a seed, each seed once."""
     task = {"source": request.param, "n_way": 4, **CASES[request.param]}
-    task["source"] = task["source"].format(data=data)
+    task = json.loads(json.dumps(task).replace("{data}", str(data)))
     built: dict[int, TaskSource] = {}
 
     def of_seed(seed: int = 1, again: bool = False) -> TaskSource:

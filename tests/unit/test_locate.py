@@ -74,7 +74,7 @@ def test_the_catalogue_tells_what_was_found(home: Path) -> None:
     rows = {row.name: asdict(row) for row in locate.catalogue()}
 
     assert rows["mnist"]["path"] == str(expected)
-    assert rows["mnist"]["source"] == "npz:mnist.npz"
+    assert rows["mnist"]["source"] == "mnist"
     assert rows["omniglot"]["path"] is None
     assert rows["omniglot"]["can_fetch"]
     assert rows["glyphs"]["file"] is None

@@ -16,24 +16,33 @@ from dmaml.worker.tasks.base import TaskSource
 KIND: Final = "task source"
 GROUP: Final = "dmaml.tasks"
 SOURCES: Final[dict[str, str]] = {
+    "cifar10": "dmaml.worker.tasks.cifar10:cifar10",
+    "cifar_fs": "dmaml.worker.tasks.cifar_fs:cifar_fs",
+    "fc100": "dmaml.worker.tasks.fc100:fc100",
     "folder": "dmaml.worker.tasks.folder:folder",
+    "function_families": "dmaml.worker.tasks.function_families:FunctionFamilies",
+    "fungi": "dmaml.worker.tasks.fungi:fungi",
     "glyphs": "dmaml.worker.tasks.glyphs:Glyphs",
+    "miniimagenet": "dmaml.worker.tasks.miniimagenet:miniimagenet",
     "mixed": "dmaml.worker.tasks.mixed:Mixed",
+    "mnist": "dmaml.worker.tasks.mnist:mnist",
     "npz": "dmaml.worker.tasks.npz:npz",
     "omniglot": "dmaml.worker.tasks.omniglot:omniglot",
     "sinusoid": "dmaml.worker.tasks.sinusoid:Sinusoid",
     "textures": "dmaml.worker.tasks.textures:TextureSource",
 }
 WITH_PATH: Final = ("folder", "npz")  # written NAME:PATH
-_WITH_DATA_DIR: Final = ("mixed", "npz", "omniglot")
+_WITH_DATA_DIR: Final = frozenset(
+    {"cifar10", "cifar_fs", "fc100", "fungi", "miniimagenet", "mixed", "mnist", "npz", "omniglot"}
+)
 
 
 def build(config: RunConfig, data_dir: Path | None = None) -> TaskSource:
     """Return the source that `task.source` names.
 
-    It reads `glyphs`, `sinusoid`, `omniglot`, `npz:PATH`, `folder:PATH`, the name of an installed
-    entry point of the group `dmaml.tasks`, or `package.module:Thing`; a user's Thing is called as
-    `Thing(config, **config.task.options)`.
+    It reads a name of `SOURCES` (`npz:PATH` and `folder:PATH` with a path), the name of an
+    installed entry point of the group `dmaml.tasks`, or `package.module:Thing`; a user's Thing is
+    called as `Thing(config, **config.task.options)`.
 
     Args:
         config: the run's.

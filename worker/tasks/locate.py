@@ -51,13 +51,17 @@ class DataSource:
 
 
 def _file(name: str, stem: str, sha256: str, licence: str, origin: str) -> DataSource:
-    source = name if name == "omniglot" else f"npz:{stem}.npz"
+    source = name.partition("/")[0]
     return DataSource(name, source, f"{stem}.npz", sha256, licence, origin, name == "omniglot")
 
 
 _CATALOGUE: Final = (
     DataSource("glyphs", "glyphs", None, None, "Apache-2.0", "drawn by dmaml"),
+    DataSource("textures", "textures", None, None, "Apache-2.0", "drawn by dmaml"),
     DataSource("sinusoid", "sinusoid", None, None, "Apache-2.0", "drawn by dmaml"),
+    DataSource(
+        "function_families", "function_families", None, None, "Apache-2.0", "drawn by dmaml"
+    ),
     _file(
         "omniglot",
         "omniglot28",
@@ -73,11 +77,25 @@ _CATALOGUE: Final = (
         "Vinyals et al., 2016; splits of Ravi and Larochelle, 2017",
     ),
     _file(
+        "miniimagenet/84",
+        "miniimagenet84_jpeg",
+        "11b5df207e242be864c2823438ac01ecc5e36bfc924cd1d0386252be51a4fa51",
+        NON_COMMERCIAL,
+        "Vinyals et al., 2016; splits of Ravi and Larochelle, 2017",
+    ),
+    _file(
         "cifar_fs",
         "cifar100",
         "64572f7693a5c3fe4cf1fab40a27a7d67677b240ce51cf16b3eaf54883b7f05b",
         "none stated by the authors; for research with the citation",
         "Krizhevsky, 2009; splits of Bertinetto et al., 2019",
+    ),
+    _file(
+        "fc100",
+        "cifar100",
+        "64572f7693a5c3fe4cf1fab40a27a7d67677b240ce51cf16b3eaf54883b7f05b",
+        "none stated by the authors; for research with the citation",
+        "Krizhevsky, 2009; splits of Oreshkin et al., 2018",
     ),
     _file(
         "cifar10",
@@ -131,6 +149,12 @@ def find(file: str, data_dir: Path | None = None) -> Path | None:
     """Return the first place's file of that name, or None."""
     paths = (place / file for place in places(data_dir))
     return next((path for path in paths if path.is_file()), None)
+
+
+def find_folder(name: str, data_dir: Path | None = None) -> Path | None:
+    """Return the first place's folder of that name, or None."""
+    paths = (place / name for place in places(data_dir))
+    return next((path for path in paths if path.is_dir()), None)
 
 
 def locate(file: str, data_dir: Path | None = None) -> Path:

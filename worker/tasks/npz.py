@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +134,26 @@ def read_npz(path: Path) -> Album:
     return cached(key, lambda: _decode(path))
 
 
-def _decode(path: Path) -> Album:
+def read_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return those of the wanted arrays that an archive has, without unpickling anything.
+
+    Raises:
+        DataError: it is missing, truncated, or holds pickles.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            wanted = ("images", "labels", "class_names", "split", "alphabets", "superclasses")
-            arrays = {key: np.asarray(archive[key]) for key in wanted if key in archive.files}
+            return {key: np.asarray(archive[key]) for key in wanted if key in archive.files}
     except _BROKEN as error:
         raise DataError(
             f"data file {str(path)!r} is truncated or not a NumPy archive without pickles "
             f"({str(error).partition('. ')[0]}). Fetch or write it again."
         ) from None
+
+
+def _decode(path: Path) -> Album:
+    arrays = read_arrays(
+        path, ("images", "labels", "class_names", "split", "alphabets", "superclasses")
+    )
     try:
         return _album(arrays)
     except ValueError as error:
