@@ -44,10 +44,11 @@ def to_channels(pictures: Uint8, channels: int) -> Uint8:
     if found == channels:
         return pictures
     if found == 1:
-        return pictures.repeat(channels, axis=1)
+        repeated: Uint8 = pictures.repeat(channels, axis=1)
+        return repeated
     weights = np.array(_LUMA, dtype=np.uint32)[:, None, None]
-    luma = ((pictures * weights).sum(1, keepdims=True) + 500) // 1000
-    return luma.astype(np.uint8)
+    luma: Uint8 = (((pictures * weights).sum(1, keepdims=True) + 500) // 1000).astype(np.uint8)
+    return luma
 
 
 def resize(pictures: Uint8, size: int) -> Uint8:
@@ -87,7 +88,8 @@ def equalise_ranks(pictures: Uint8) -> Uint8:
     key = (key * count + last).reshape(-1, count)
     ranks = np.empty(key.shape, dtype=np.int64)
     np.put_along_axis(ranks, key.argsort(1), np.arange(count)[None], axis=1)
-    return (ranks * 255 // max(count - 1, 1)).astype(np.uint8).reshape(pictures.shape)
+    values: Uint8 = (ranks * 255 // max(count - 1, 1)).astype(np.uint8).reshape(pictures.shape)
+    return values
 
 
 def _box_sum(planes: NDArray[np.int64], side: int) -> NDArray[np.int64]:
@@ -96,4 +98,5 @@ def _box_sum(planes: NDArray[np.int64], side: int) -> NDArray[np.int64]:
     padded = np.pad(planes, ((0, 0), (margin + 1, margin), (margin + 1, margin)), mode="edge")
     total = padded.cumsum(1).cumsum(2)
     rows = total[:, side:] - total[:, :-side]
-    return rows[:, :, side:] - rows[:, :, :-side]
+    sums: NDArray[np.int64] = rows[:, :, side:] - rows[:, :, :-side]
+    return sums

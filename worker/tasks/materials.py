@@ -103,13 +103,10 @@ class Textures:
 def textures() -> Textures:
     """Return the textures, the same in every process."""
     rows = [_texture(number) for number in range(NUM_MATERIALS * PER_MATERIAL)]
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    field, sheet, gain, slope, warp, grain, colours = columns
-    return Textures(
-        field.astype(np.int64),
-        *(values.astype(np.float32) for values in (sheet, gain, slope, warp, grain, colours)),
-        np.repeat(np.arange(NUM_MATERIALS), PER_MATERIAL),
-    )
+    field, *others = zip(*rows, strict=True)
+    sheet, gain, slope, warp, grain, colours = (np.array(one, np.float32) for one in others)
+    material = np.repeat(np.arange(NUM_MATERIALS), PER_MATERIAL)
+    return Textures(np.array(field), sheet, gain, slope, warp, grain, colours, material)
 
 
 def _texture(number: int) -> tuple[int, Float64, float, float, float, float, Float64]:
@@ -156,7 +153,8 @@ def _palette(one: Stream) -> Float64:
         light = light[one.permutation(4)]
     turn = hue[:, None] + np.array([0, 2 / 3, 1 / 3])
     chroma = np.clip(np.abs(((turn * 6) % 6) - 3) - 1, 0, 1)  # pure colours
-    return light[:, None] * (1 - saturation[:, None].clip(0, 1) * (1 - chroma))
+    colours: Float64 = light[:, None] * (1 - saturation[:, None].clip(0, 1) * (1 - chroma))
+    return colours
 
 
 # --- the bank of noise ----------------------------------------------------------------------
@@ -202,4 +200,5 @@ def _flat(field: Float64) -> Float64:
     found, place = np.unique(values, return_inverse=True)
     counts = np.bincount(place.ravel(), minlength=len(found))
     middle = np.cumsum(counts) - counts / 2
-    return (middle / values.size)[place].reshape(field.shape)
+    ranks: Float64 = (middle / values.size)[place].reshape(field.shape)
+    return ranks

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, final
@@ -38,6 +39,8 @@ from dmaml.worker.tasks.roster import Roster
 
 _OWN = ("source", "splits", "unit", "rotations", "options")  # what an entry of `sources` may say
 _SHUFFLE = 1  # index of the stream that numbers the units; 0 numbers those of the sources
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -117,9 +120,18 @@ class Mixed:
         return f"{self.origin_names[source]}: {name}"
 
     def require_episode(self, name: SplitName, n_way: int, k_shot: int, k_query: int) -> None:
-        """Raise DataError unless every episode of this shape can be drawn from a split."""
+        """Raise DataError unless every episode of this shape can be drawn from a split.
+
+        Warn of sources that have too few classes for any task of it.
+        """
         own = [source.split(name) for source in self._sources]
-        for number in self._eligible(own, n_way):
+        eligible = self._eligible(own, n_way)
+        for number in sorted(set(range(len(own))) - set(eligible.tolist())):
+            log.warning(
+                "source %r of mixed is left out of split %r: its %d classes are fewer than n_way "
+                "%d", self.origin_names[number], name, len(own[number]), n_way,
+            )  # fmt: skip
+        for number in eligible:
             ways = min(n_way, len(own[number])) if self._across else n_way
             episodes.require_episode(self._sources[number], name, ways, k_shot, k_query)
 
@@ -142,7 +154,7 @@ class Mixed:
             chosen = eligible[[int(one.integers(1, len(eligible))[0]) for one in streams]]
             for number in np.unique(chosen):
                 tasks = np.flatnonzero(chosen == number)
-                part = [streams[task] for task in tasks]
+                part = [streams[int(task)] for task in tasks]
                 found = self._draw(int(number), part, own[number], n_way, (k_shot, k_query))
                 pictures[tasks], drawn[tasks] = found
         return episodes.to_batch(pictures, drawn, k_shot)
@@ -258,9 +270,10 @@ def _build(config: RunConfig, entry: TaskSection, data_dir: Path | None) -> Task
     from dmaml.worker.tasks import build  # the table names this module
 
     source = build(config.model_copy(update={"task": entry}), data_dir)
-    if source.kind != "classification" or len(source.input_shape) != 3:
+    shape = source.input_shape
+    if source.kind != "classification" or len(shape) != 3 or shape[0] not in (1, 3):
         raise ConfigError(
-            f"task.options.sources has {entry.source!r}, which gives no pictures. "
-            "Take it out: only sources of pictures can be mixed."
+            f"task.options.sources has {entry.source!r}, whose examples {list(shape)} are no "
+            "pictures of 1 or 3 channels. Take it out: only sources of pictures can be mixed."
         )
     return source
