@@ -342,6 +342,18 @@ def data_fetch(
     fetch(name, to)
 
 
+@data_app.command("convert")
+def data_convert(
+    name: Annotated[str, typer.Argument(help="cifar100, cifar10 or mnist.")],
+    original: Annotated[Path, typer.Argument(help="What its authors publish: archive or folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; default the cache.")] = None,
+) -> None:
+    """Write a set that you have downloaded in the project's format (docs/tasks.md)."""
+    from dmaml.deploy.data import convert
+
+    convert(name, original, to)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     sys.exit(run_cli(arguments))

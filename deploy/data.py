@@ -1,4 +1,4 @@
-"""`dmaml data list|path|fetch`."""
+"""`dmaml data list|path|fetch|convert`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dmaml.worker.tasks import locate
+from dmaml.worker.tasks import locate, originals
 
 
 def show_list(data_dir: Path | None, json_output: bool) -> None:
@@ -42,3 +42,8 @@ def show_path(name: str, data_dir: Path | None) -> None:
 def fetch(name: str, to: Path | None) -> None:
     """Download a source and print the path of its data file."""
     sys.stdout.write(f"{locate.fetch(name, to)}\n")
+
+
+def convert(name: str, original: Path, to: Path | None) -> None:
+    """Write a published set in the exchange format and print the path of the file."""
+    sys.stdout.write(f"{originals.convert(name, original, to)}\n")

@@ -170,7 +170,7 @@ def locate(file: str, data_dir: Path | None = None) -> Path:
         remedy = f"Run `dmaml data fetch {fetchable[0]}`, or set" if fetchable else "Set"
         raise DataError(
             f"data file {file!r} was not found in {looked}. {remedy} DMAML_DATA (or --data-dir) "
-            "to the folder that holds it."
+            "to the folder that holds it; docs/tasks.md says where data come from."
         )
     return path
 
@@ -236,7 +236,8 @@ def fetch(name: str, to: Path | None = None, retrieve: Retrieve | None = None) -
     if not known.can_fetch or known.file is None:
         raise DataError(
             f"source {name!r} cannot be downloaded by dmaml (licence: {known.licence}; origin: "
-            f"{known.origin}). Put {known.file!r} into a folder and set DMAML_DATA to it."
+            f"{known.origin}). docs/tasks.md says how to get it: put {known.file!r} into a folder "
+            "and set DMAML_DATA to it."
             if known.file
             else f"source {name!r} is embedded: there is nothing to download."
         )
