@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker.tasks import SOURCES, build
 from dmaml.worker.tasks.base import SPLITS, TaskBatch, TaskSource
 from dmaml.worker.tasks.episodes import require_episode
+from dmaml.worker.tasks.glyphs import Glyphs
 from dmaml.worker.tasks.published import CIFAR_FS, FC100, MINIIMAGENET
+from dmaml.worker.tasks.textures import TextureSource
 
 K_SHOT, K_QUERY = 2, 3
 
@@ -322,3 +325,31 @@ def test_what_require_episode_lets_through_can_be_drawn(make: Make) -> None:
 def test_require_episode_refuses_more_ways_than_classes(make: Make) -> None:
     with pytest.raises(DataError, match="n_way 100000"):
         require_episode(make(), "test", 100_000, 1, 1)
+
+
+def test_require_episode_refuses_more_examples_than_a_class_has(make: Make) -> None:
+    source = make()
+    endless = isinstance(source, (Glyphs, TextureSource)) or source.kind == "regression"
+
+    if endless:  # every drawing and every point is new
+        require_episode(source, "test", ways(source), 500, 500)
+    else:
+        with pytest.raises(DataError, match=r"k_shot \+ k_query 1000 exceeds the \d+ examples of"):
+            require_episode(source, "test", 3, 500, 500)
+
+
+def test_a_missing_file_is_told_with_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMAML_DATA", str(tmp_path))
+    monkeypatch.setenv("DMAML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
+    embedded = {"glyphs", "textures", "sinusoid", "function_families"}
+
+    for name in set(SOURCES) - embedded - {"npz", "folder", "mixed"}:
+        for task in ({"source": name}, {"source": "mixed", "options": {"sources": [name, name]}}):
+            with pytest.raises(DataError) as caught:
+                build(from_mapping({"task": task}))
+            looked = rf"data file '\w+\.npz'.* was not found in {re.escape(str(tmp_path))}, "
+            assert re.match(looked, str(caught.value))
+            assert "DMAML_DATA" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -230,8 +231,12 @@ def test_missing_data_are_told_with_the_remedy(
     monkeypatch.setenv("DMAML_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
 
-    for name, file in (("mnist", "mnist.npz"), ("miniimagenet", "miniimagenet84_jpeg.npz")):
-        with pytest.raises(DataError, match=f"{file}' was not found in .*Set DMAML_DATA"):
+    for name, file in (
+        ("mnist", "mnist.npz'"),
+        ("miniimagenet", r"miniimagenet84_jpeg.npz' \(or a folder 'miniimagenet'\)"),
+        ("fungi", r"fungi12_28.npz' \(or a folder 'fungi'\)"),
+    ):
+        with pytest.raises(DataError, match=f"{file} was not found in .*Set DMAML_DATA"):
             source(name)
 
 
@@ -243,4 +248,32 @@ def test_a_damaged_archive_of_jpegs_is_told(
     (tmp_path / "miniimagenet84_jpeg.npz").write_bytes(b"PK\x03\x04 no archive")
 
     with pytest.raises(DataError, match="truncated or not a NumPy archive"):
+        source("miniimagenet", image_size=84)
+
+
+def test_a_broken_picture_of_an_archive_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMAML_DATA", str(tmp_path))
+    monkeypatch.setenv("DMAML_CACHE", str(tmp_path / "cache"))
+    file = io.BytesIO()
+    Image.new("RGB", (84, 84)).save(file, "JPEG")
+    jpeg = np.frombuffer(file.getvalue(), dtype=np.uint8)
+    arrays = {
+        "jpeg_bytes": np.concatenate([jpeg, jpeg[:200]]),
+        "offsets": np.array([0, len(jpeg), len(jpeg) + 200]),
+        "labels": np.array([0, 1]),
+        "class_names": np.array(["poncho", "crate"]),
+    }
+    path = tmp_path / "miniimagenet84_jpeg.npz"
+
+    for without, words in (
+        (None, "picture 1 of 2 .class 'crate'. is no JPEG file that can be read"),
+        ("offsets", "has no array 'offsets'. Required jpeg_bytes, offsets"),
+    ):
+        np.savez(path, **{key: value for key, value in arrays.items() if key != without})
+        with pytest.raises(DataError, match=words):
+            source("miniimagenet", image_size=84)
+    np.savez(path, **{**arrays, "labels": np.array([0, 2])})
+    with pytest.raises(DataError, match="labels of 0 to 1, found 3 and 0 to 2"):
         source("miniimagenet", image_size=84)

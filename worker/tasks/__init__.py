@@ -96,5 +96,5 @@ def _require_bindable(
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"task.options {options!r} do not fit task.source {config.task.source!r}: {error}. "
-            "It is called as Thing(config, **options)."
+            "It is called as Thing(config, **options); docs/tasks.md has the options."
         ) from None

@@ -33,7 +33,7 @@ def fungi(config: RunConfig, data_dir: Path | None = None) -> ImageSource:
     """
     folder = find_folder(FOLDER, data_dir)
     if folder is None:
-        album = read_npz(locate(FILE, data_dir))
+        album = read_npz(locate(FILE, data_dir, FOLDER))
     else:
         album = read_folder(folder, config.task.image_size)
     return ImageSource(album, divide(album, config), config.task, config.run.seed)

@@ -157,8 +157,13 @@ def find_folder(name: str, data_dir: Path | None = None) -> Path | None:
     return next((path for path in paths if path.is_dir()), None)
 
 
-def locate(file: str, data_dir: Path | None = None) -> Path:
+def locate(file: str, data_dir: Path | None = None, folder: str | None = None) -> Path:
     """Return the path of a data file.
+
+    Args:
+        file: its name.
+        data_dir: where it is looked for first.
+        folder: what the caller has looked for in its place, for the error.
 
     Raises:
         DataError: it is in none of the places; names them and the remedy.
@@ -167,10 +172,11 @@ def locate(file: str, data_dir: Path | None = None) -> Path:
     if path is None:
         looked = ", ".join(str(place) for place in places(data_dir))
         fetchable = [entry.name for entry in _CATALOGUE if entry.can_fetch and entry.file == file]
+        instead = f" (or a folder {folder!r})" if folder else ""
         remedy = f"Run `dmaml data fetch {fetchable[0]}`, or set" if fetchable else "Set"
         raise DataError(
-            f"data file {file!r} was not found in {looked}. {remedy} DMAML_DATA (or --data-dir) "
-            "to the folder that holds it; docs/tasks.md says where data come from."
+            f"data file {file!r}{instead} was not found in {looked}. {remedy} DMAML_DATA "
+            "(or --data-dir) to the folder that holds it; docs/tasks.md says where data come from."
         )
     return path
 

@@ -55,7 +55,7 @@ def miniimagenet(config: RunConfig, data_dir: Path | None = None) -> ImageSource
         path, album = folder, replace(read_folder(folder, size), alphabets=None)
         wnids = [name.rpartition("/")[2] for name in album.names]
     else:
-        path = locate(JPEG, data_dir)
+        path = locate(JPEG, data_dir, FOLDER)
         album = read_jpegs(path, size)
         wnids = _wnids(path, len(album.names))
     split = divide_as_published(wnids, MINIIMAGENET, config, path)
