@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
+from dmaml.common.options import make
 from dmaml.common.plugins import find
 from dmaml.worker import models
-from dmaml.worker.algorithms.base import Algorithm
+from dmaml.worker.algorithms.base import Algorithm, Problem
 from dmaml.worker.algorithms.episodes import Kind
 from dmaml.worker.algorithms.local_steps import LocalSteps
+from dmaml.worker.algorithms.options import PAGE
 
 GROUP: Final = "dmaml.algorithms"
 ALGORITHMS: Final = {
     "maml": "dmaml.worker.algorithms.maml:Maml",
+    "protonet": "dmaml.worker.algorithms.protonet:Protonet",
+    "matching": "dmaml.worker.algorithms.matching:Matching",
 }
+_METHODS: Final = ("init", "contribution", "evaluate", "predict")
 
 
 def build(
-    config: RunConfig, source_kind: Kind, input_shape: tuple[int, ...], num_outputs: int
+    config: RunConfig,
+    source_kind: Kind,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    num_units: int = 0,
+    num_parameters: int = 0,
 ) -> Algorithm:
     """Return the run's algorithm around the run's model.
 
-    The algorithm is called as `Thing(config, model, kind, **algorithm.options)`; with
-    `local_steps` > 1 it is wrapped in `LocalSteps`.
+    A class with `configured` is made by `Thing.configured(config, problem, **algorithm.options)`,
+    any other by `Thing(config, model, kind, **algorithm.options)`; with `local_steps` > 1 it is
+    wrapped in `LocalSteps`.
 
     Args:
         config: the resolved configuration.
         source_kind: what the labels are.
         input_shape: shape of one example.
         num_outputs: width of the model's last layer.
+        num_units: units of the source.
+        num_parameters: numbers by which the source describes a task; 0: none.
 
     Raises:
         UnknownNameError: no such algorithm or model.
@@ -38,6 +52,28 @@ def build(
     """
     section = config.algorithm
     thing = find("algorithm", GROUP, ALGORITHMS, section.name)
+    if hasattr(thing, "configured"):
+        problem = Problem(source_kind, input_shape, num_outputs, num_units, num_parameters)
+        configured = partial(thing.configured, config, problem)
+        algorithm: Algorithm = make(
+            "algorithm", section.name, configured, section.options, *_METHODS, page=PAGE
+        )
+    else:
+        algorithm = _around_a_model(thing, config, source_kind, input_shape, num_outputs)
+    if section.local_steps == 1:
+        return algorithm
+    local_lr = config.outer.lr if section.local_lr is None else section.local_lr
+    return LocalSteps(algorithm, section.local_steps, local_lr)
+
+
+def _around_a_model(
+    thing: Any,
+    config: RunConfig,
+    source_kind: Kind,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+) -> Algorithm:
+    section = config.algorithm
     if section.name in ALGORITHMS and section.options:
         raise ConfigError(
             f"algorithm.options {section.options!r} with algorithm.name {section.name!r}: options "
@@ -51,7 +87,4 @@ def build(
             f"algorithm {section.name!r} cannot be made: {error}. It is called as "
             f"Thing(config, model, {source_kind!r}, **{section.options})."
         ) from error
-    if section.local_steps == 1:
-        return algorithm
-    local_lr = config.outer.lr if section.local_lr is None else section.local_lr
-    return LocalSteps(algorithm, section.local_steps, local_lr)
+    return algorithm

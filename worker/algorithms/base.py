@@ -11,11 +11,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.episodes import Kind
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
 Draw = Callable[[], TaskBatch]
 Steps = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an algorithm that builds its own model must know about the tasks.
+
+    Attributes:
+        kind: what the labels are.
+        input_shape: shape of one example.
+        num_outputs: n_way, or the width of a regression target.
+        num_units: units of the source; the ids in a batch are below it.
+        num_parameters: numbers that describe a task (`TaskBatch.parameters`); 0: not known.
+    """
+
+    kind: Kind
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    num_units: int = 0
+    num_parameters: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,13 @@ class Evaluation:
 
 
 class Algorithm(Protocol):
-    """A way to meta-learn. Pure: no state between items."""
+    """A way to meta-learn. Pure: no state between items.
+
+    A class with a class method `configured(config, problem, **options)` is made by it and builds
+    its own model (an embedding, say); any other is called as `Thing(config, model, kind,
+    **options)`. One whose tasks may have another n_way in evaluation than in training says so by
+    the attribute `any_way = True`.
+    """
 
     def init(self, stream: Stream) -> Params:
         """Return the meta-parameters to start from, float32; a pure function of the stream."""

@@ -1,0 +1,81 @@
+"""Matching networks: a query's label is an attention-weighted mean of the support set's."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmaml.common.config import RunConfig
+from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.base import Problem
+from dmaml.worker.algorithms.embedding import Embedding
+from dmaml.worker.algorithms.episodes import Stack
+from dmaml.worker.algorithms.feedforward import FeedForward
+from dmaml.worker.algorithms.options import number, require_kind
+from dmaml.worker.models.base import Params
+
+_LEAST: Final = 1e-30  # of a probability, so that its logarithm is finite
+
+
+@final
+class Matching:
+    """Attend to the support set by cosine similarity.
+
+        a(x, x_i) = softmax_i(s cos(f_θ(x), f_θ(x_i))),  p(y = k | x) = Σ_i a(x, x_i) [y_i = k]
+
+    f_θ is the run's model without its head, for both sets alike, and s = `scale`. Outputs are
+    log p. Tasks may have any number of classes, also another one in evaluation than in training.
+
+    Args:
+        embedding: f_θ.
+        scale: s > 0. 1 is the paper's: p is then nearly flat (at most 0.65 of five classes).
+
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra, "Matching networks for one shot
+        learning" (2016), equation 1 and section 2.1.1. Without the full context embeddings of
+        section 2.1.2 so far. We differ by `scale`, and by batch norm that uses the statistics of
+        the episode in evaluation too.
+    """
+
+    any_way = True
+
+    def __init__(self, embedding: Embedding, scale: float) -> None:
+        self._embedding = embedding
+        self._scale = scale
+        self.chunk = embedding.chunk
+
+    @classmethod
+    def configured(cls, config: RunConfig, problem: Problem, scale: float = 1.0) -> FeedForward:
+        """Return the algorithm that a configuration describes.
+
+        Raises:
+            ConfigError: regression, or a model without parameters.
+            ValueError: a scale that is no number > 0.
+        """
+        require_kind(config, problem, "classification")
+        scale = number("scale", scale, "> 0", lambda value: value > 0)
+        embedding = Embedding(config, problem.input_shape)
+        embedding.require_parameters(config)
+        return FeedForward(config, problem.kind, cls(embedding, scale))
+
+    def init(self, stream: Stream) -> Params:
+        """Return the model's fresh parameters."""
+        return self._embedding.init(stream)
+
+    def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
+        """Return the log probabilities `[T, Q, n_way]`; see `Predictor`."""
+        support, query = self._embedding.features(params, stack, joint)
+        attention = (self._scale * cosines(query, support)).softmax(2)
+        labels = F.one_hot(stack.support_y).to(attention.dtype)
+        return torch.bmm(attention, labels).clamp_min(_LEAST).log()
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine of the angle between each row of `a` `[T, N, F]` and `b` `[T, M, F]`.
+
+    The cosine with a row of zeros is 0.
+    """
+    return torch.bmm(F.normalize(a, dim=2), F.normalize(b, dim=2).transpose(1, 2))

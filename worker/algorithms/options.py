@@ -1,0 +1,32 @@
+"""Options of algorithms: the shared checks, whose sentences name the algorithms' page."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from dmaml.common import options
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError
+from dmaml.common.options import choice
+from dmaml.worker.algorithms.base import Problem
+
+__all__ = ["PAGE", "choice", "count", "number", "require_kind"]
+
+PAGE: Final = "docs/algorithms.md"
+
+number = partial(options.number, page=PAGE)
+count = partial(options.count, page=PAGE)
+
+
+def require_kind(config: RunConfig, problem: Problem, kind: str) -> None:
+    """Raise unless the source's labels are of this kind.
+
+    Raises:
+        ConfigError: with the algorithm, the source and both kinds.
+    """
+    if problem.kind != kind:
+        raise ConfigError(
+            f"algorithm {config.algorithm.name!r} is for {kind}, and task.source "
+            f"{config.task.source!r} gives {problem.kind}. Take another algorithm or source."
+        )

@@ -1,0 +1,86 @@
+"""Prototypical networks: a class is the mean of its examples' features."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmaml.common.config import RunConfig
+from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.base import Problem
+from dmaml.worker.algorithms.embedding import Embedding
+from dmaml.worker.algorithms.episodes import Stack
+from dmaml.worker.algorithms.feedforward import FeedForward
+from dmaml.worker.algorithms.options import require_kind
+from dmaml.worker.models.base import Params
+
+
+@final
+class Protonet:
+    """Classify by the squared Euclidean distance to the class means, in feature space.
+
+        c_k = mean of f_θ(x) over the support examples x of class k
+        p(y = k | x) = softmax_k(-|f_θ(x) - c_k|²)
+
+    f_θ is the run's model without its head. Tasks may have any number of classes, also another
+    one in evaluation than in training (the paper trains on 60).
+
+    References:
+        Snell, Swersky, Zemel, "Prototypical networks for few-shot learning" (2017), equations 1
+        and 2, algorithm 1. We differ: batch norm uses the statistics of the episode in evaluation
+        too (`accuracy`: of both sets; `accuracy_inductive`: of the support set), there running
+        averages.
+    """
+
+    any_way = True
+
+    def __init__(self, embedding: Embedding) -> None:
+        self._embedding = embedding
+        self.chunk = embedding.chunk
+
+    @classmethod
+    def configured(cls, config: RunConfig, problem: Problem) -> FeedForward:
+        """Return the algorithm that a configuration describes.
+
+        Raises:
+            ConfigError: regression, or a model without parameters.
+        """
+        require_kind(config, problem, "classification")
+        embedding = Embedding(config, problem.input_shape)
+        embedding.require_parameters(config)
+        return FeedForward(config, problem.kind, cls(embedding))
+
+    def init(self, stream: Stream) -> Params:
+        """Return the model's fresh parameters."""
+        return self._embedding.init(stream)
+
+    def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
+        """Return the negative squared distances `[T, Q, n_way]`; see `Predictor`."""
+        support, query = self._embedding.features(params, stack, joint)
+        return -squared_distances(query, class_means(support, stack.support_y))
+
+
+def class_means(features: Tensor, y: Tensor) -> Tensor:
+    """Return the mean features of each class, `[T, n_way, F]`.
+
+    Args:
+        features: `[T, S, F]`.
+        y: labels int64 `[T, S]`; every class 0 .. n_way - 1 has an example.
+    """
+    members = F.one_hot(y).to(features.dtype).transpose(1, 2)
+    return torch.bmm(members, features) / members.sum(2, keepdim=True)
+
+
+def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
+    """Return |p - c|² of each point and centre, `[T, Q, C]`, as |p|² - 2 p·c + |c|².
+
+    Args:
+        points: `[T, Q, F]`.
+        centres: `[T, C, F]`.
+    """
+    crossed = torch.bmm(points, centres.transpose(1, 2))
+    squares = centres.square().sum(2)[:, None]
+    return points.square().sum(2, keepdim=True) - 2 * crossed + squares
