@@ -257,6 +257,15 @@ class EvaluationSection(Section):
     every: int = _operational(50, "TRAIN rounds between two validations; 0: never.", ge=0)
     tasks: int = _operational(100, "Tasks of a validation, the same each time.", ge=1)
     steps: int = _operational(3, "Adaptation steps; figures are given after 0..steps.", ge=0)
+    n_way: int | None = _operational(
+        None,
+        "Classes per task in evaluation; null: task.n_way. Another one needs an algorithm whose "
+        "outputs are not tied to it (protonet, matching).",
+        ge=1,
+    )
+    k_shot: int | None = _operational(
+        None, "Support examples per class in evaluation; null: task.k_shot.", ge=1
+    )
     k_query: int = _operational(15, "Query examples per class in evaluation.", ge=1)
     split: Literal["validation", "test", "train"] = _operational(
         "validation", "Classes used during training; `evaluate` uses test."
@@ -413,6 +422,12 @@ def num_contributions(config: RunConfig) -> int:
     if sync.mode == "async":
         return 1  # what is left over before a validation is committed by itself
     return quorum_of(config) if sync.mode == "quorum" else config.topology.slots
+
+
+def evaluation_shape(config: RunConfig) -> tuple[int, int]:
+    """Return n_way and k_shot of the evaluation tasks."""
+    task, evaluation = config.task, config.evaluation
+    return evaluation.n_way or task.n_way, evaluation.k_shot or task.k_shot
 
 
 def quorum_of(config: RunConfig) -> int:

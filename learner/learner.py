@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
-from dmaml.common.config import RunConfig
+from dmaml.common.config import RunConfig, evaluation_shape
 from dmaml.common.errors import ConfigError, RunDirectoryError
 from dmaml.common.intervals import interval
 from dmaml.common.rundir import read_config
@@ -97,9 +97,8 @@ class Learner:
     def _tables(
         self, tasks: int, steps: int, split: SplitName, k_query: int | None
     ) -> dict[str, NDArray[np.float64]]:
-        task = self.config.task
         k = k_query or self.config.evaluation.k_query
-        require_episode(self._answerer.source, split, task.n_way, task.k_shot, k)
+        require_episode(self._answerer.source, split, *evaluation_shape(self.config), k)
         kind = Kind.TEST if split == "test" else Kind.EVALUATE
         parts: dict[str, list[NDArray[np.float64]]] = {}
         torch.set_num_threads(self.config.run.threads)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmaml.common.config import RunConfig
+from dmaml.common.config import RunConfig, evaluation_shape
 from dmaml.common.errors import ProtocolError
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks, train_tasks
 from dmaml.common.layout import Flat, Layout
@@ -54,7 +54,11 @@ class Answerer:
         require_tasks(config, self.source)
         num_outputs = self.source.num_outputs(config.task.n_way)
         self.algorithm: Algorithm = algorithms.build(
-            config, self.source.kind, self.source.input_shape, num_outputs
+            config,
+            self.source.kind,
+            self.source.input_shape,
+            num_outputs,
+            self.source.num_units,
         )
 
     def draw(self, item: WorkItem) -> list[TaskBatch]:
@@ -105,7 +109,7 @@ class Answerer:
         streams = [stream(config.run.seed, kind, 0, pipeline, j) for j in numbers]
         units = self.source.split(split)
         k = config.evaluation.k_query if k_query is None else k_query
-        return self.source.sample(streams, units, config.task.n_way, config.task.k_shot, k)
+        return self.source.sample(streams, units, *evaluation_shape(config), k)
 
     def _train(self, item: WorkItem, index: int, numbers: range) -> TaskBatch:
         config = self._config
@@ -154,7 +158,8 @@ def require_tasks(config: RunConfig, source: TaskSource) -> None:
     """
     task, evaluation = config.task, config.evaluation
     require_episode(source, "train", task.n_way, task.k_shot, task.k_query)
+    shape = evaluation_shape(config)
     if evaluation.every:
-        require_episode(source, evaluation.split, task.n_way, task.k_shot, evaluation.k_query)
+        require_episode(source, evaluation.split, *shape, evaluation.k_query)
     if evaluation.test_tasks:
-        require_episode(source, "test", task.n_way, task.k_shot, evaluation.k_query)
+        require_episode(source, "test", *shape, evaluation.k_query)

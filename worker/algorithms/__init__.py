@@ -60,6 +60,7 @@ def build(
         )
     else:
         algorithm = _around_a_model(thing, config, source_kind, input_shape, num_outputs)
+    _require_n_way(config, algorithm)
     if section.local_steps == 1:
         return algorithm
     local_lr = config.outer.lr if section.local_lr is None else section.local_lr
@@ -88,3 +89,13 @@ def _around_a_model(
             f"Thing(config, model, {source_kind!r}, **{section.options})."
         ) from error
     return algorithm
+
+
+def _require_n_way(config: RunConfig, algorithm: Algorithm) -> None:
+    n_way = config.evaluation.n_way
+    if n_way not in (None, config.task.n_way) and not getattr(algorithm, "any_way", False):
+        raise ConfigError(
+            f"evaluation.n_way {n_way} with task.n_way {config.task.n_way}: algorithm "
+            f"{config.algorithm.name!r} has an output for each class of a training task. Leave "
+            "evaluation.n_way out, or take protonet or matching."
+        )
