@@ -59,6 +59,7 @@ class Answerer:
             self.source.input_shape,
             num_outputs,
             self.source.num_units,
+            getattr(self.source, "num_parameters", 0),
         )
 
     def draw(self, item: WorkItem) -> list[TaskBatch]:

@@ -19,7 +19,20 @@ from dmaml.worker.tasks.base import TaskBatch
 torch.set_num_threads(1)
 N_WAY, FEATURES, NUM_TASKS = 3, 4, 8
 
-CASES: dict[str, dict[str, Any]] = {name: {"name": name} for name in algorithms.ALGORITHMS}
+OF_REGRESSION = ("oracle",)
+BASELINES = ("scratch", "pretrain")  # fine-tune without having learned to
+# settings with which an algorithm learns the toy tasks within 100 rounds
+SETTINGS: dict[str, dict[str, Any]] = {
+    "reptile": {"inner_lr": 0.02, "inner_steps": 5, "options": {"batch_size": 6}},
+    "matching": {"options": {"scale": 10.0}},
+    "lstm": {"options": {"hidden": 64}},
+    "mann": {"options": {"hidden": 32, "slots": 16, "width": 8, "heads": 2, "strength": 5.0}},
+}
+CASES: dict[str, dict[str, Any]] = {
+    name: {"name": name} | SETTINGS.get(name, {})
+    for name in algorithms.ALGORITHMS
+    if name not in OF_REGRESSION
+}
 CASES["maml, first order"] = {"name": "maml", "order": "first"}
 CASES["maml, local steps"] = {"name": "maml", "local_steps": 2, "local_lr": 0.1}
 
@@ -31,7 +44,8 @@ def algorithm(request: pytest.FixtureRequest) -> Algorithm:
         "model": {"name": "mlp", "hidden": [16], "batch_norm": True},
         "algorithm": {"inner_lr": 0.5} | CASES[request.param],
     }
-    return algorithms.build(resolve(from_mapping(values)), "classification", (FEATURES,), N_WAY)
+    config = resolve(from_mapping(values))
+    return algorithms.build(config, "classification", (FEATURES,), N_WAY, num_units=1)
 
 
 def toy_tasks(random: Stream, shuffled: bool = False) -> TaskBatch:

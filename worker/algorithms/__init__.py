@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from dmaml.common.config import RunConfig
+from dmaml.common.config import AlgorithmSection, RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.options import make
 from dmaml.common.plugins import find
@@ -18,8 +19,14 @@ from dmaml.worker.algorithms.options import PAGE
 GROUP: Final = "dmaml.algorithms"
 ALGORITHMS: Final = {
     "maml": "dmaml.worker.algorithms.maml:Maml",
+    "reptile": "dmaml.worker.algorithms.reptile:Reptile",
     "protonet": "dmaml.worker.algorithms.protonet:Protonet",
     "matching": "dmaml.worker.algorithms.matching:Matching",
+    "lstm": "dmaml.worker.algorithms.lstm:Lstm",
+    "mann": "dmaml.worker.algorithms.mann:Mann",
+    "scratch": "dmaml.worker.algorithms.scratch:Scratch",
+    "pretrain": "dmaml.worker.algorithms.pretrain:Pretrain",
+    "oracle": "dmaml.worker.algorithms.oracle:Oracle",
 }
 _METHODS: Final = ("init", "contribution", "evaluate", "predict")
 
@@ -54,10 +61,7 @@ def build(
     thing = find("algorithm", GROUP, ALGORITHMS, section.name)
     if hasattr(thing, "configured"):
         problem = Problem(source_kind, input_shape, num_outputs, num_units, num_parameters)
-        configured = partial(thing.configured, config, problem)
-        algorithm: Algorithm = make(
-            "algorithm", section.name, configured, section.options, *_METHODS, page=PAGE
-        )
+        algorithm = _made(section, partial(thing.configured, config, problem))
     else:
         algorithm = _around_a_model(thing, config, source_kind, input_shape, num_outputs)
     _require_n_way(config, algorithm)
@@ -65,6 +69,13 @@ def build(
         return algorithm
     local_lr = config.outer.lr if section.local_lr is None else section.local_lr
     return LocalSteps(algorithm, section.local_steps, local_lr)
+
+
+def _made(section: AlgorithmSection, thing: Callable[..., Any]) -> Algorithm:
+    algorithm: Algorithm = make(
+        "algorithm", section.name, thing, section.options, *_METHODS, page=PAGE
+    )
+    return algorithm
 
 
 def _around_a_model(
@@ -75,12 +86,9 @@ def _around_a_model(
     num_outputs: int,
 ) -> Algorithm:
     section = config.algorithm
-    if section.name in ALGORITHMS and section.options:
-        raise ConfigError(
-            f"algorithm.options {section.options!r} with algorithm.name {section.name!r}: options "
-            "are for an algorithm of your own. Remove them."
-        )
     model = models.build(config, input_shape, num_outputs)
+    if section.name in ALGORITHMS:
+        return _made(section, partial(thing, config, model, source_kind))
     try:
         algorithm: Algorithm = thing(config, model, source_kind, **section.options)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:

@@ -64,3 +64,11 @@ def losses(kind: Kind, outputs: Tensor, y: Tensor) -> Tensor:
 def accuracies(outputs: Tensor, y: Tensor) -> Tensor:
     """Return each task's share of examples whose largest output is the label's, `[T]`."""
     return (outputs.argmax(2) == y).to(outputs.dtype).mean(1)
+
+
+def measured(kind: Kind, outputs: Tensor, own_losses: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return each task's `loss` and, of classification, `accuracy`, without a graph, `[T]`."""
+    figures = {"loss": own_losses.detach()}
+    if kind == "classification":
+        figures["accuracy"] = accuracies(outputs.detach(), y)
+    return figures

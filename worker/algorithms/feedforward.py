@@ -12,7 +12,7 @@ from torch import Tensor
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
-from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, stacks
+from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, measured, stacks
 from dmaml.worker.algorithms.maml import Figures, concatenated, gradients
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
@@ -75,7 +75,7 @@ class FeedForward:
             task_losses = losses(self._kind, outputs, stack.query_y)
             gradient = gradients(task_losses.sum(), theta)
             total = {name: value + gradient[name] for name, value in total.items()}
-            rows.append(self._figures(outputs.detach(), task_losses.detach(), stack.query_y))
+            rows.append(measured(self._kind, outputs, task_losses, stack.query_y))
         if not self._sums_tasks:
             total = {name: value / batch.num_tasks for name, value in total.items()}
         means = {name: float(row.mean()) for name, row in concatenated(rows).items()}
@@ -112,11 +112,6 @@ class FeedForward:
             "accuracy": accuracies(outputs, stack.query_y),
             "accuracy_inductive": accuracies(inductive, stack.query_y),
         }
-
-    def _figures(self, outputs: Tensor, query_losses: Tensor, y: Tensor) -> Figures:
-        if self._kind == "regression":
-            return {"loss": query_losses}
-        return {"loss": query_losses, "accuracy": accuracies(outputs, y)}
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._predictor.chunk, next(iter(params.values())).dtype)

@@ -11,7 +11,7 @@ from dmaml.common.errors import ConfigError
 from dmaml.common.options import choice
 from dmaml.worker.algorithms.base import Problem
 
-__all__ = ["PAGE", "choice", "count", "number", "require_kind"]
+__all__ = ["PAGE", "choice", "count", "inner_lr", "number", "require_kind", "size"]
 
 PAGE: Final = "docs/algorithms.md"
 
@@ -30,3 +30,13 @@ def require_kind(config: RunConfig, problem: Problem, kind: str) -> None:
             f"algorithm {config.algorithm.name!r} is for {kind}, and task.source "
             f"{config.task.source!r} gives {problem.kind}. Take another algorithm or source."
         )
+
+
+def inner_lr(config: RunConfig) -> float:
+    """Return `algorithm.inner_lr`; raises ValueError where it is not a number > 0."""
+    return number("algorithm.inner_lr", config.algorithm.inner_lr, "> 0", lambda value: value > 0)
+
+
+def size(name: str, value: object) -> int | None:
+    """Return a whole number >= 1, or None; raises ValueError."""
+    return None if value is None else count(name, value, least=1)

@@ -26,6 +26,8 @@ class TaskBatch:
             `[T, k_shot, outputs]` for regression.
         query_x, query_y: the same with k_query in place of k_shot.
         units: int64 `[T, n_way]`, the unit of each label (column = label).
+        parameters: float32 `[T, P]`, the numbers that describe each task, where the source has
+            such (`num_parameters`); for the baseline `oracle`, no other algorithm reads them.
     """
 
     support_x: NDArray[np.float32]
@@ -33,6 +35,7 @@ class TaskBatch:
     query_x: NDArray[np.float32]
     query_y: NDArray[Any]
     units: Units
+    parameters: NDArray[np.float32] | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -50,6 +53,9 @@ class TaskSource(Protocol):
         digest: SHA-256 in hexadecimal of everything that the episodes are drawn from.
         origin: int64 `[num_units]`, the true cluster of each unit where one is known; it is used
             to score clusterings and never to train.
+
+    A source whose tasks are described by P numbers says so by `num_parameters`, and puts them into
+    `TaskBatch.parameters`.
     """
 
     kind: Literal["classification", "regression"]

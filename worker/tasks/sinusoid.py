@@ -39,6 +39,7 @@ class Sinusoid:
     kind: Literal["classification", "regression"] = "regression"
     input_shape: tuple[int, ...] = (1,)
     num_units = len(SPLITS)
+    num_parameters = 2  # amplitude and phase
     origin: Units | None = None
 
     def __init__(self, config: RunConfig) -> None:
@@ -76,6 +77,8 @@ class Sinusoid:
     ) -> TaskBatch:
         """Return one sine wave per stream; x and y are float32 `[T, k, 1]`.
 
+        `parameters` holds amplitude and phase.
+
         Raises:
             DataError: no units, or n_way other than 1.
         """
@@ -91,13 +94,15 @@ class Sinusoid:
             np.array([wave[part] for wave in waves], dtype=np.float32).reshape(len(waves), -1, 1)
             for part in (0, 1)
         )
+        parameters = np.array([wave[2] for wave in waves], dtype=np.float32)
         return TaskBatch(
-            x[:, :k_shot], y[:, :k_shot], x[:, k_shot:], y[:, k_shot:], allowed[chosen]
+            x[:, :k_shot], y[:, :k_shot], x[:, k_shot:], y[:, k_shot:], allowed[chosen], parameters
         )
 
 
-def _wave(one: Stream, count: int) -> tuple[Float64, Float64]:
+def _wave(one: Stream, count: int) -> tuple[Float64, Float64, Float64]:
+    """Return x, y and (amplitude, phase)."""
     amplitude = one.uniform(1, low=AMPLITUDE[0], high=AMPLITUDE[1])
     phase = one.uniform(1, low=PHASE[0], high=PHASE[1])
     x = one.uniform(count, low=X[0], high=X[1])
-    return x, amplitude * np.sin(x - phase)
+    return x, amplitude * np.sin(x - phase), np.concatenate([amplitude, phase])

@@ -1,0 +1,91 @@
+"""Episodes as sequences of (features, label), for learners that read them one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmaml.common.config import RunConfig
+from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.base import Problem
+from dmaml.worker.algorithms.embedding import Embedding
+from dmaml.worker.algorithms.episodes import Stack
+from dmaml.worker.algorithms.shuffles import ordered, own_streams, permutations
+from dmaml.worker.models.base import Params
+
+_PREFIX: Final = "embedding."
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """T episodes.
+
+    Attributes:
+        support: features `[T, S, F]`, in an order of each task's own.
+        labels: of the same, one-hot or targets `[T, S, outputs]`.
+        query: features `[T, Q, F]`.
+    """
+
+    support: Tensor
+    labels: Tensor
+    query: Tensor
+
+
+@final
+class Reader:
+    """Makes sequences of stacks; knows the embedding, whose parameters begin with `embedding.`.
+
+    The support set is read in a random order that is a function of its examples (`shuffles`), so
+    that labels cannot be told from places.
+
+    Attributes:
+        num_features: width F.
+        num_outputs: width of a label.
+        chunk: tasks at once.
+    """
+
+    def __init__(self, config: RunConfig, problem: Problem) -> None:
+        self._embedding = Embedding(config, problem.input_shape)
+        self._classifies = problem.kind == "classification"
+        self.num_features = self._embedding.num_features
+        self.num_outputs = problem.num_outputs
+        self.chunk = self._embedding.chunk
+
+    def init(self, stream: Stream) -> Params:
+        """Return the embedding's fresh parameters."""
+        return {f"{_PREFIX}{name}": value for name, value in self._embedding.init(stream).items()}
+
+    def read(self, params: Params, stack: Stack, joint: bool) -> Sequence:
+        """Return the stack's sequences; see `Predictor` for `joint`."""
+        own = {
+            name.removeprefix(_PREFIX): value
+            for name, value in params.items()
+            if name.startswith(_PREFIX)
+        }
+        support, query = self._embedding.features(own, stack, joint)
+        labels = stack.support_y
+        if self._classifies:
+            labels = F.one_hot(labels, self.num_outputs)
+        streams = own_streams(stack.support_x, stack.support_y)
+        order = permutations(streams, support.shape[1])
+        return Sequence(ordered(support, order), ordered(labels.to(support.dtype), order), query)
+
+
+def uniform(stream: Stream, *shape: int, bound: float) -> Tensor:
+    """Return float32 `shape`, uniform on [-bound, bound)."""
+    return torch.from_numpy(stream.uniform(*shape, low=-bound, high=bound)).float()
+
+
+def lstm_bias(hidden: int) -> Tensor:
+    """Return the bias of an LSTM's gates, `[4 hidden]`: 1 for the forget gate, else 0.
+
+    The gates' order is torch's: input, forget, cell, output.
+    """
+    bias = np.zeros((4, hidden), dtype=np.float32)
+    bias[1] = 1.0
+    return torch.from_numpy(bias.reshape(-1))
