@@ -12,8 +12,7 @@ from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
-from dmaml.worker.algorithms.episodes import Stack
-from dmaml.worker.algorithms.maml import stacked
+from dmaml.worker.algorithms.episodes import Stack, stacked
 from dmaml.worker.models.base import Params
 
 

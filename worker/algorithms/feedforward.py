@@ -12,8 +12,17 @@ from torch import Tensor
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
-from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, measured, stacks
-from dmaml.worker.algorithms.maml import Figures, concatenated, gradients
+from dmaml.worker.algorithms.episodes import (
+    Figures,
+    Kind,
+    Stack,
+    accuracies,
+    concatenated,
+    gradients,
+    losses,
+    measured,
+    stacks,
+)
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 

@@ -8,8 +8,15 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, measured
-from dmaml.worker.algorithms.maml import Figures, gradients
+from dmaml.worker.algorithms.episodes import (
+    Figures,
+    Kind,
+    Stack,
+    accuracies,
+    gradients,
+    losses,
+    measured,
+)
 from dmaml.worker.algorithms.options import choice
 from dmaml.worker.algorithms.shuffles import ordered, own_streams, permutations
 from dmaml.worker.engine.base import Engine

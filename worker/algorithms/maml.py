@@ -12,11 +12,19 @@ from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
-from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, stacks
+from dmaml.worker.algorithms.episodes import (
+    Figures,
+    Kind,
+    Stack,
+    accuracies,
+    concatenated,
+    gradients,
+    losses,
+    stacked,
+    stacks,
+)
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch
-
-Figures = dict[str, Tensor]
 
 
 @final
@@ -160,24 +168,6 @@ class Maml:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)
 
 
-def gradients(loss: Tensor, params: Params, create_graph: bool = False) -> Params:
-    """Return ∂loss/∂params; zeros for parameters that the loss does not depend on."""
-    values = torch.autograd.grad(
-        loss, list(params.values()), create_graph=create_graph, materialize_grads=True
-    )
-    return dict(zip(params, values, strict=True))
-
-
 def descended(phi: Params, gradient: Params, alpha: float) -> Params:
     """Return φ - α gradient."""
     return {name: value.sub(gradient[name], alpha=alpha) for name, value in phi.items()}
-
-
-def stacked(params: Params, num_tasks: int) -> Params:
-    """Return views `[num_tasks, *shape]` of the parameters: every task starts from the same."""
-    return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
-
-
-def concatenated(rows: list[Figures]) -> Figures:
-    """Return the stacks' figures one after another, in float64."""
-    return {name: torch.cat([row[name] for row in rows]).double() for name in rows[0]}

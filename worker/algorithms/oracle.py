@@ -16,9 +16,8 @@ from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation, Problem
-from dmaml.worker.algorithms.episodes import Stack
+from dmaml.worker.algorithms.episodes import Stack, stacked
 from dmaml.worker.algorithms.feedforward import FeedForward
-from dmaml.worker.algorithms.maml import stacked
 from dmaml.worker.algorithms.options import require_kind
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch

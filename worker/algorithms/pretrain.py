@@ -16,9 +16,18 @@ from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation, Problem
-from dmaml.worker.algorithms.episodes import Kind, Stack, losses, measured, stacks
+from dmaml.worker.algorithms.episodes import (
+    Figures,
+    Kind,
+    Stack,
+    concatenated,
+    gradients,
+    losses,
+    measured,
+    stacked,
+    stacks,
+)
 from dmaml.worker.algorithms.finetuning import FineTuning
-from dmaml.worker.algorithms.maml import Figures, concatenated, gradients, stacked
 from dmaml.worker.algorithms.options import inner_lr
 from dmaml.worker.models.base import Model, Params, Statistics
 from dmaml.worker.tasks.base import TaskBatch

@@ -12,9 +12,8 @@ from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
-from dmaml.worker.algorithms.episodes import Kind, Stack, stacks
+from dmaml.worker.algorithms.episodes import Figures, Kind, Stack, concatenated, stacked, stacks
 from dmaml.worker.algorithms.finetuning import FineTuning, minibatches
-from dmaml.worker.algorithms.maml import Figures, concatenated, stacked
 from dmaml.worker.algorithms.options import inner_lr, size
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch
