@@ -260,7 +260,7 @@ class EvaluationSection(Section):
     n_way: int | None = _operational(
         None,
         "Classes per task in evaluation; null: task.n_way. Another one needs an algorithm whose "
-        "outputs are not tied to it (protonet, matching).",
+        "outputs are not tied to it (protonet, matching, pretrain).",
         ge=1,
     )
     k_shot: int | None = _operational(

@@ -252,6 +252,13 @@ def evaluate(
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 600,
     steps: Annotated[int, typer.Option(help="Adaptation steps.", min=0)] = 3,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    n_way: Annotated[
+        int | None,
+        typer.Option(help="Classes per task, where the algorithm allows.", min=1),
+    ] = None,
+    k_shot: Annotated[
+        int | None, typer.Option(help="Default: evaluation.k_shot, or task.k_shot.", min=1)
+    ] = None,
     k_query: Annotated[
         int | None,
         typer.Option(help="Default: evaluation.k_query.", min=1),
@@ -263,7 +270,8 @@ def evaluate(
     """Evaluate a trained run on unseen classes."""
     from dmaml.deploy.train import evaluate_run
 
-    evaluate_run(run, tasks, steps, split, k_query, which, data_dir, json_output)
+    shape = (n_way, k_shot, k_query)
+    evaluate_run(run, tasks, steps, split, shape, which, data_dir, json_output)
 
 
 @app.command()

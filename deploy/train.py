@@ -83,17 +83,22 @@ def evaluate_run(
     tasks: int,
     steps: int,
     split: str,
-    k_query: int | None,
+    shape: tuple[int | None, int | None, int | None],
     which: str,
     data_dir: Path | None,
     json_output: bool,
 ) -> None:
-    """Evaluate a trained run and print the figures."""
+    """Evaluate a trained run and print the figures.
+
+    Args:
+        shape: n_way, k_shot and k_query of the tasks; None: the run's.
+    """
     from dmaml.learner import load
 
     if which not in ("latest", "best"):
         raise ConfigError(f"--checkpoint {which!r} is unknown. Known: latest, best.")
-    learner = load(run, "best" if which == "best" else "latest", data_dir)
+    n_way, k_shot, k_query = shape
+    learner = load(run, "best" if which == "best" else "latest", data_dir, n_way, k_shot)
     test = learner.evaluate(tasks, steps, split, k_query)  # type: ignore[arg-type]
     out = {
         "run_dir": str(run),
@@ -149,7 +154,8 @@ def table_of(test: dict[str, Any]) -> Table:
     """Return the test figures as a table: a row per adaptation step."""
     metric = "accuracy" if "accuracy" in test else "mse" if "mse" in test else "loss"
     table = Table(
-        title=f"{test['tasks']} {test['split']} tasks, {test['k_query']} queries a class"
+        title=f"{test['tasks']} {test['split']} tasks, {test['n_way']}-way {test['k_shot']}-shot, "
+        f"{test['k_query']} queries a class"
         if metric == "accuracy"
         else f"{test['tasks']} {test['split']} tasks"
     )

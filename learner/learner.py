@@ -65,9 +65,9 @@ class Learner:
             k_query: query examples per class; None: `evaluation.k_query`.
 
         Returns:
-            `tasks`, `steps`, `split`, `k_query`; for classification `accuracy` and `ci95` (lists
-            by step, batch norm over the query set), `loss`, and `inductive` with `accuracy` and
-            `ci95` (batch norm by the support set); for regression `mse` and `ci95`.
+            `tasks`, `steps`, `split`, `n_way`, `k_shot`, `k_query`; for classification `accuracy`
+            and `ci95` (lists by step, batch norm over the query set), `loss`, and `inductive` with
+            `accuracy` and `ci95` (batch norm by the support set); for regression `mse` and `ci95`.
 
         Raises:
             ConfigError: a number out of range.
@@ -76,10 +76,13 @@ class Learner:
         _require(tasks, steps, split, k_query)
         found = self._tables(tasks, steps, split, k_query)
         metrics = {name: interval(table) for name, table in found.items()}
+        n_way, k_shot = evaluation_shape(self.config)
         out: dict[str, Any] = {
             "tasks": tasks,
             "steps": steps,
             "split": split,
+            "n_way": n_way,
+            "k_shot": k_shot,
             "k_query": k_query or self.config.evaluation.k_query,
         }
         main = "accuracy" if "accuracy" in metrics else "mse" if "mse" in metrics else "loss"
@@ -111,19 +114,29 @@ class Learner:
         return {name: np.concatenate(tables) for name, tables in parts.items()}
 
 
-def load(run_dir: str | Path, which: Which = "latest", data_dir: Path | None = None) -> Learner:
+def load(
+    run_dir: str | Path,
+    which: Which = "latest",
+    data_dir: Path | None = None,
+    n_way: int | None = None,
+    k_shot: int | None = None,
+) -> Learner:
     """Return the trained meta-model of a run directory.
 
     Args:
         run_dir: what `dmaml train` printed.
         which: the latest state, or the one with the best validation.
         data_dir: where data files are looked for first.
+        n_way: classes per task in evaluation; None: the run's.
+        k_shot: support examples per class in evaluation; None: the run's.
 
     Raises:
         RunDirectoryError: no run, or no whole checkpoint.
+        ConfigError: another n_way, and the algorithm's outputs are tied to that of training.
+        DataError: too few classes or examples.
     """
     folder = Path(run_dir)
-    config = read_config(folder)
+    config = _reshaped(read_config(folder), n_way, k_shot)
     if which == "best":
         checkpoint: Checkpoint | None = checkpoints.read(folder / checkpoints.BEST)
     else:
@@ -134,6 +147,17 @@ def load(run_dir: str | Path, which: Which = "latest", data_dir: Path | None = N
             f"dmaml train {folder / 'config.yaml'} --run-dir {folder}"
         )
     return Learner(config, checkpoint, data_dir)
+
+
+def _reshaped(config: RunConfig, n_way: int | None, k_shot: int | None) -> RunConfig:
+    """Return the configuration with evaluation tasks of another shape."""
+    given = {"n_way": n_way, "k_shot": k_shot}
+    update = {name: value for name, value in given.items() if value is not None}
+    for name, value in update.items():
+        if value < 1:
+            raise ConfigError(f"{name} {value}: required at least 1.")
+    evaluation = config.evaluation.model_copy(update=update)
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 def _require(tasks: int, steps: int, split: str, k_query: int | None) -> None:

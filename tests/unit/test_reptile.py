@@ -171,13 +171,13 @@ def test_evaluation_and_prediction_train_on_the_support_set_alone() -> None:
 
 
 def test_it_learns_and_not_from_shuffled_labels() -> None:
-    keys = {"inner_lr": 0.05, "inner_steps": 5, "options": {"batch_size": 4}}
+    keys = {"inner_lr": 0.02, "inner_steps": 5, "options": {"batch_size": 4}}
     algorithm = built("reptile", model={"hidden": [16], "batch_norm": True}, algorithm=keys)
     shape = {"k_shot": 4, "steps": 5}
     untrained = toy_tasks.loss_of(algorithm, algorithm.init(stream(1, Kind.INIT)), **shape)
 
-    learned = toy_tasks.meta_trained(algorithm, rounds=30, lr=0.05, k_shot=4)
-    misled = toy_tasks.meta_trained(algorithm, rounds=30, lr=0.05, k_shot=4, shuffled=True)
+    learned = toy_tasks.meta_trained(algorithm, rounds=40, lr=0.03, k_shot=4)
+    misled = toy_tasks.meta_trained(algorithm, rounds=40, lr=0.03, k_shot=4, shuffled=True)
 
     assert toy_tasks.loss_of(algorithm, learned, **shape) < untrained / 2
     assert toy_tasks.loss_of(algorithm, misled, shuffled=True, **shape) > 0.9 * np.log(2)
