@@ -64,7 +64,7 @@ def build(
         algorithm = _made(section, partial(thing.configured, config, problem))
     else:
         algorithm = _around_a_model(thing, config, source_kind, input_shape, num_outputs)
-    _require_n_way(config, source_kind, algorithm)
+    _require_n_way(config, algorithm)
     if section.local_steps == 1:
         return algorithm
     local_lr = config.outer.lr if section.local_lr is None else section.local_lr
@@ -99,18 +99,11 @@ def _around_a_model(
     return algorithm
 
 
-def _require_n_way(config: RunConfig, source_kind: Kind, algorithm: Algorithm) -> None:
+def _require_n_way(config: RunConfig, algorithm: Algorithm) -> None:
     n_way = config.evaluation.n_way
-    if n_way in (None, config.task.n_way):
-        return
-    ways = f"evaluation.n_way {n_way} with task.n_way {config.task.n_way}"
-    if source_kind == "regression":
+    if n_way not in (None, config.task.n_way) and not getattr(algorithm, "any_way", False):
         raise ConfigError(
-            f"{ways}: regression has no classes. Leave evaluation.n_way (or --n-way) out."
-        )
-    if not getattr(algorithm, "any_way", False):
-        raise ConfigError(
-            f"{ways}: algorithm {config.algorithm.name!r} has an output for each class of a "
-            "training task. Leave evaluation.n_way (or --n-way) out, or take protonet, matching "
-            "or pretrain."
+            f"evaluation.n_way {n_way} with task.n_way {config.task.n_way}: algorithm "
+            f"{config.algorithm.name!r} has an output for each class of a training task. Leave "
+            "evaluation.n_way (or --n-way) out, or take protonet, matching or pretrain."
         )
