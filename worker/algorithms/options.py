@@ -1,4 +1,4 @@
-"""Options of algorithms: the shared checks, whose sentences name the algorithms' page."""
+"""Options of algorithms: the shared checks, whose sentences name their page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dmaml.worker.algorithms.base import Problem
 
 __all__ = ["PAGE", "choice", "count", "inner_lr", "number", "require_kind", "size"]
 
-PAGE: Final = "docs/algorithms.md"
+PAGE: Final = "docs/algorithms/learners.md"
 
 number = partial(options.number, page=PAGE)
 count = partial(options.count, page=PAGE)
