@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from dmaml.common.errors import ConfigError
 from dmaml.common.schema import Section, semantic
 
-EPSILON: Final = 0.003
+EPSILON: Final = 0.01
 
 
 def parse_rate(value: object) -> object:

@@ -43,7 +43,7 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 # section.key -> another valid value, and what else its section must say
 WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
-    "algorithm.epsilon": (0.01, {"order": "finite_difference"}),
+    "algorithm.epsilon": (0.1, {"order": "finite_difference"}),
     "algorithm.initial_lr": (0.2, {"inner_lr": "learned", "initial_lr": 0.1}),
     "algorithm.multi_step_rounds": (5, {"inner_steps": 2}),
     "algorithm.per": ("layer", {"inner_lr": "learned", "initial_lr": 0.1}),

@@ -46,8 +46,10 @@ def central_difference(
         (∂L(φ + h d) - ∂L(φ - h d)) / 2h,   h = ε ‖φ‖ / ‖d‖
 
     for each task, norms over all adapted parameters: whatever the length of d, what is added to φ
-    is a share ε of φ. The error is of order ε² where L is smooth (plus that of rounding, divided
-    by ε); where ReLU units change sides between the two points it is of order ε.
+    is a share ε of φ. Where L is smooth the error is of order ε², plus that of rounding divided
+    by ε. A ReLU unit that changes sides between the two points adds the jump of its gradient
+    divided by 2h, which no derivative has: the smaller ε, the fewer do and the more each one
+    counts. So the error of such networks stays large whatever ε (docs/algorithms.md).
 
     References:
         "Investigating MAML", equation 2, has it for one inner step, where d is the query
