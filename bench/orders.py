@@ -4,8 +4,9 @@
 
 A model is meta-trained for some rounds, so that its inner steps do something. At the parameters it
 then has, the meta-gradient of one batch of 8 tasks is computed in each order. Cosine and relative
-error are those against `second` in float64. Time is the median in float32, the orders taking turns;
-memory is the most that tensors made by one call hold at a time, in float32.
+error are those against `second` in float64. Time is the median of the processor's, with one thread
+in float32, the orders taking turns: what else the machine does matters less to it than to a clock.
+Memory is the most that tensors made by one call hold at a time, in float32.
 """
 
 from __future__ import annotations
@@ -129,14 +130,14 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def timed(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of each, in turn."""
+    """Return the median processor milliseconds of each, in turn."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             work()
             if turn:  # the first fills caches and memory
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(time.process_time() - begin)
     return {name: 1000 * statistics.median(t) for name, t in times.items()}
 
 
