@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from torch.autograd import forward_ad
 from dmaml.worker.algorithms.inner_loop import free
 from dmaml.worker.algorithms.recursion import Product, Slope
 from dmaml.worker.models.base import Params
+
+_DUAL_NUMBERS: Final = threading.Lock()  # torch has them once in a process, not in each thread
 
 
 def forward_over_reverse(slope: Slope, phi: Params, shared: Params, direction: Params) -> Params:
@@ -24,7 +28,7 @@ def forward_over_reverse(slope: Slope, phi: Params, shared: Params, direction: P
         differentiation" (2025): MixFlow-MG, the meta-gradient by Hessian-vector products in
         forward-over-reverse mode. Pearlmutter, "Fast exact multiplication by the Hessian" (1994).
     """
-    with forward_ad.dual_level():
+    with _DUAL_NUMBERS, forward_ad.dual_level():
         dual = {
             # dual numbers need memory of their own for every number, φ_0 is one row seen T times
             name: _dual(value.contiguous(), direction[name].contiguous())
