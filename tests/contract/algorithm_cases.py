@@ -50,7 +50,8 @@ class Points:
         noise = np.stack([one.normal(n_way, k_shot + k_query, FEATURES) for one in streams])
         x = (self._centres[chosen][:, :, None] + 0.3 * noise).astype(np.float32)
         support_x, query_x = (
-            part.reshape(len(streams), -1, FEATURES) for part in (x[:, :, :k_shot], x[:, :, k_shot:])
+            part.reshape(len(streams), -1, FEATURES)
+            for part in (x[:, :, :k_shot], x[:, :, k_shot:])
         )
         support_y, query_y = (
             np.tile(np.repeat(np.arange(n_way), k), (len(streams), 1)) for k in (k_shot, k_query)
