@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
+Figures = dict[str, Tensor]
 Kind = Literal["classification", "regression"]
 
 
@@ -64,3 +66,29 @@ def losses(kind: Kind, outputs: Tensor, y: Tensor) -> Tensor:
 def accuracies(outputs: Tensor, y: Tensor) -> Tensor:
     """Return each task's share of examples whose largest output is the label's, `[T]`."""
     return (outputs.argmax(2) == y).to(outputs.dtype).mean(1)
+
+
+def measured(kind: Kind, outputs: Tensor, own_losses: Tensor, y: Tensor) -> Figures:
+    """Return each task's `loss` and, of classification, `accuracy`, without a graph, `[T]`."""
+    figures = {"loss": own_losses.detach()}
+    if kind == "classification":
+        figures["accuracy"] = accuracies(outputs.detach(), y)
+    return figures
+
+
+def concatenated(rows: list[Figures]) -> Figures:
+    """Return the stacks' figures one after another, in float64."""
+    return {name: torch.cat([row[name] for row in rows]).double() for name in rows[0]}
+
+
+def stacked(params: Params, num_tasks: int) -> Params:
+    """Return views `[num_tasks, *shape]` of the parameters: every task starts from the same."""
+    return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
+
+
+def gradients(loss: Tensor, params: Params, create_graph: bool = False) -> Params:
+    """Return ∂loss/∂params; zeros for parameters that the loss does not depend on."""
+    values = torch.autograd.grad(
+        loss, list(params.values()), create_graph=create_graph, materialize_grads=True
+    )
+    return dict(zip(params, values, strict=True))

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from dmaml.worker.algorithms.episodes import Kind, losses
+from dmaml.worker.algorithms.episodes import Kind, gradients, losses
 from dmaml.worker.algorithms.rates import Rates
 from dmaml.worker.algorithms.roles import Roles
 from dmaml.worker.engine.base import Engine
@@ -65,11 +65,3 @@ class InnerLoop:
 def free(params: Params) -> Params:
     """Return the same values as leaves of a new graph."""
     return {name: value.detach().requires_grad_() for name, value in params.items()}
-
-
-def gradients(loss: Tensor, params: Params, create_graph: bool = False) -> Params:
-    """Return ∂loss/∂params; zeros for parameters that the loss does not depend on."""
-    values = torch.autograd.grad(
-        loss, list(params.values()), create_graph=create_graph, materialize_grads=True
-    )
-    return dict(zip(params, values, strict=True))

@@ -15,7 +15,16 @@ from dmaml.common.seeds import Kind as StreamKind
 from dmaml.common.seeds import Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
-from dmaml.worker.algorithms.episodes import Kind, Stack, accuracies, losses, stacks
+from dmaml.worker.algorithms.episodes import (
+    Figures,
+    Kind,
+    Stack,
+    accuracies,
+    concatenated,
+    losses,
+    measured,
+    stacks,
+)
 from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass
 from dmaml.worker.algorithms.products import by_central_differences, forward_over_reverse
 from dmaml.worker.algorithms.rates import rates_of
@@ -25,7 +34,6 @@ from dmaml.worker.algorithms.unrolled import unrolled
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch
 
-Figures = dict[str, Tensor]
 Order = Callable[[InnerLoop, Params, Stack, tuple[float, ...]], MetaGradient]
 
 
@@ -150,10 +158,8 @@ class Maml:
         }
 
     def _measured(self, found: Pass, y: Tensor, suffix: str = "") -> Figures:
-        figures = {f"loss{suffix}": found.losses}
-        if self._kind == "classification":
-            figures[f"accuracy{suffix}"] = accuracies(found.outputs, y)
-        return figures
+        figures = measured(self._kind, found.outputs, found.losses, y)
+        return {f"{name}{suffix}": row for name, row in figures.items()}
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)
@@ -185,8 +191,3 @@ def _order(section: AdaptationSection, version: int) -> Order:
     if section.order == "forward_over_reverse":
         return partial(recursed, product=forward_over_reverse)
     return partial(recursed, product=by_central_differences(section.epsilon))
-
-
-def concatenated(rows: list[Figures]) -> Figures:
-    """Return the stacks' figures one after another, in float64."""
-    return {name: torch.cat([row[name] for row in rows]).double() for name in rows[0]}

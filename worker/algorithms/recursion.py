@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmaml.worker.algorithms.episodes import Stack
-from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass, free, gradients
+from dmaml.worker.algorithms.episodes import Stack, gradients
+from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass, free
 from dmaml.worker.models.base import Params
 
 # ∂(Σ_t weight_t L_t)/∂(φ, shared) at these values; without weights each counts once

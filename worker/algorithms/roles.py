@@ -9,6 +9,7 @@ from typing import final
 import torch
 
 from dmaml.common.errors import ConfigError
+from dmaml.worker.algorithms.episodes import stacked
 from dmaml.worker.models.base import Params
 
 HEAD = "head"
@@ -77,26 +78,20 @@ class Roles:
 
     def start(self, meta: Params, num_tasks: int) -> Params:
         """Return φ_0: views `[num_tasks, *shape]` of the adapted parameters."""
-        return {name: _repeated(meta[name], num_tasks) for name in self.adapted}
+        return stacked({name: meta[name] for name in self.adapted}, num_tasks)
 
     def model(self, phi: Params, shared: Params, num_tasks: int) -> Params:
         """Return the whole model's parameters, `[num_tasks, *shape]`, in its order."""
         if not shared:
             return phi
-        return {
-            name: phi[name] if name in phi else _repeated(shared[name], num_tasks)
-            for name in self.names
-        }
+        whole = phi | stacked(shared, num_tasks)
+        return {name: whole[name] for name in self.names}
 
 
 def layer_of(name: str) -> str:
     """Return a parameter's layer: its name up to the last dot."""
     layer, dot, _ = name.rpartition(".")
     return layer if dot else name
-
-
-def _repeated(value: torch.Tensor, num_tasks: int) -> torch.Tensor:
-    return value.expand(num_tasks, *value.shape)
 
 
 def _matching(names: tuple[str, ...], patterns: tuple[str, ...], key: str) -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dmaml.worker.algorithms.episodes import Stack
-from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass, free, gradients
+from dmaml.worker.algorithms.episodes import Stack, gradients
+from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass, free
 from dmaml.worker.algorithms.recursion import MetaGradient
 from dmaml.worker.models.base import Params
 
