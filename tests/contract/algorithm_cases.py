@@ -14,7 +14,7 @@ from dmaml.worker import algorithms
 from dmaml.worker.tasks.base import SplitName, TaskBatch, Units
 from dmaml.worker.tasks.sinusoid import Sinusoid
 
-N_WAY, FEATURES, NUM_TASKS = 3, 4, 8
+FEATURES = 4
 HERE = "tests.contract.algorithm_cases"
 
 
@@ -104,7 +104,9 @@ class Case:
         algorithm: the section; `inner_lr` 0.5 unless told.
         regression: on sine waves instead of points.
         classes: of points in each split.
-        rounds: in which it learns, by Adam at rate 0.01.
+        n_way: of tasks with points.
+        tasks: in a contribution.
+        rounds, lr: in which it learns, by Adam at this rate.
         learns: to adapt; the pooled problem of all training tasks; or nothing.
         predicts: from examples alone.
     """
@@ -112,7 +114,10 @@ class Case:
     algorithm: dict[str, Any]
     regression: bool = False
     classes: int = 200
+    n_way: int = 3
+    tasks: int = 8
     rounds: int = 100
+    lr: float = 0.01
     learns: Literal["to adapt", "the pooled problem", "nothing"] = "to adapt"
     predicts: bool = True
     model: dict[str, Any] = field(default_factory=dict)
@@ -121,14 +126,14 @@ class Case:
         """Return the run's configuration."""
         options = {"shuffled": shuffled} | ({} if self.regression else {"classes": self.classes})
         source = f"{HERE}:{'Waves' if self.regression else 'Points'}"
-        n_way, k = (1, 10) if self.regression else (N_WAY, 2)
+        n_way, k = (1, 10) if self.regression else (self.n_way, 2)
         values: dict[str, dict[str, Any]] = {
             "task": {
                 "source": source, "n_way": n_way, "k_shot": k, "k_query": k, "options": options,
             },
             "model": {"name": "mlp", "hidden": [16], "batch_norm": not self.regression}
             | self.model,
-            "algorithm": {"inner_lr": 0.5, "tasks": NUM_TASKS} | self.algorithm,
+            "algorithm": {"inner_lr": 0.5, "tasks": self.tasks} | self.algorithm,
             "outer": {"name": "adam", "lr": 0.01},
             "evaluation": {"every": 0, "steps": 2, "k_query": 4, "test_tasks": 0},
         }  # fmt: skip
@@ -142,16 +147,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "algorithm": {"inner_lr": 0.02, "inner_steps": 5, "options": {"batch_size": 6}},
     },
     "matching": {"algorithm": {"options": {"scale": 10.0}}},
-    "lstm": {"algorithm": {"options": {"hidden": 64}}},
+    "lstm": {"algorithm": {"options": {"hidden": 32}}, "tasks": 32, "rounds": 150},
     "mann": {
-        "algorithm": {
-            "options": {"hidden": 32, "slots": 16, "width": 8, "heads": 2, "strength": 5.0}
-        }
+        "algorithm": {"options": {"hidden": 32, "slots": 8, "width": 8, "heads": 2}},
+        "model": {"hidden": []}, "n_way": 2, "tasks": 32, "rounds": 150, "lr": 0.02,
     },
     "scratch": {"learns": "nothing"},
     "pretrain": {"learns": "the pooled problem", "classes": 8},
     "oracle": {"regression": True, "model": {"hidden": [40, 40]}, "predicts": False},
-}
+}  # fmt: skip
 _LEARNED = {"inner_lr": "learned", "initial_lr": 0.5}
 OF_MAML: dict[str, dict[str, Any]] = {
     "first order": {"order": "first"},

@@ -16,7 +16,7 @@ from dmaml.worker.algorithms.base import Algorithm, Context, Contribution
 from dmaml.worker.answers import Answerer
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SplitName, TaskBatch
-from tests.contract.algorithm_cases import CASES, NUM_TASKS, Case
+from tests.contract.algorithm_cases import CASES, Case
 from tests.integration.harness import train
 
 torch.set_num_threads(1)
@@ -45,22 +45,26 @@ class Toy:
     def start(self) -> Params:
         return self.algorithm.init(stream(1, Kind.INIT))
 
-    def tasks(self, kind: Kind, index: int, split: SplitName, count: int = NUM_TASKS) -> TaskBatch:
+    def tasks(self, kind: Kind, index: int, split: SplitName, count: int = 8) -> TaskBatch:
         source, task = self.answerer.source, self.config.task
         streams = [stream(1, kind, index, task=j) for j in range(count)]
         units = source.split(split)
         return source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
 
+    def fresh(self, index: int) -> TaskBatch:
+        """Return tasks of training."""
+        return self.tasks(Kind.TRAIN, index, "train", self.case.tasks)
+
     def contribution(self, params: Params, version: int = 0) -> Contribution:
         steps = self.config.algorithm.local_steps
         numbers = iter(range(version * steps, (version + 1) * steps))
         return self.algorithm.contribution(
-            params, lambda: self.tasks(Kind.TRAIN, next(numbers), "train"), context(version)
+            params, lambda: self.fresh(next(numbers)), context(version)
         )
 
     def trained(self) -> Params:
         params = {name: value.clone() for name, value in self.start.items()}
-        optimiser = torch.optim.Adam(params.values(), lr=0.01)
+        optimiser = torch.optim.Adam(params.values(), lr=self.case.lr)
         for version in range(self.case.rounds):
             answer = self.contribution(params, version)
             for name, value in params.items():
@@ -121,7 +125,7 @@ def test_a_contribution_has_the_parameters_names_shapes_and_figures(toy: Toy) ->
     figures = set() if toy.case.regression else {"accuracy_before", "accuracy"}
     assert {"loss_before"} | figures <= set(answer.metrics)
     assert np.isfinite([answer.loss, *answer.metrics.values()]).all()
-    assert answer.num_tasks == NUM_TASKS * toy.config.algorithm.local_steps
+    assert answer.num_tasks == toy.case.tasks * toy.config.algorithm.local_steps
 
 
 def test_a_contribution_is_a_pure_function(toy: Toy) -> None:
@@ -140,7 +144,7 @@ def test_a_contribution_is_a_pure_function(toy: Toy) -> None:
 def test_a_contribution_is_the_mean_over_its_tasks(toy: Toy) -> None:
     if toy.config.algorithm.local_steps > 1:
         pytest.skip("the second local step starts where the first one ended")
-    whole = toy.tasks(Kind.TRAIN, 0, "train")
+    whole = toy.fresh(0)
     halves = [part(whole, rows) for rows in (slice(0, 3), slice(3, None))]
 
     answers = [
@@ -150,9 +154,9 @@ def test_a_contribution_is_the_mean_over_its_tasks(toy: Toy) -> None:
 
     for name, gradient in answers[0].gradient.items():
         shares = [answer.gradient[name] * answer.num_tasks for answer in answers[1:]]
-        torch.testing.assert_close(gradient, sum(shares) / NUM_TASKS, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradient, sum(shares) / whole.num_tasks, rtol=1e-4, atol=1e-6)
     losses = [answer.loss * answer.num_tasks for answer in answers[1:]]
-    assert answers[0].loss == pytest.approx(sum(losses) / NUM_TASKS, rel=1e-5)
+    assert answers[0].loss == pytest.approx(sum(losses) / whole.num_tasks, rel=1e-5)
 
 
 def part(batch: TaskBatch, rows: slice) -> TaskBatch:
@@ -167,7 +171,7 @@ def test_evaluation_gives_each_task_a_figure_for_every_step(toy: Toy) -> None:
 
     expected = {"mse"} if toy.case.regression else {"loss", "accuracy", "accuracy_inductive"}
     assert set(metrics) >= expected
-    assert {figure.shape for figure in metrics.values()} == {(NUM_TASKS, 3)}
+    assert {figure.shape for figure in metrics.values()} == {(8, 3)}
     assert {figure.dtype for figure in metrics.values()} == {np.dtype(np.float64)}
     assert all(np.isfinite(figure).all() for figure in metrics.values())
 
@@ -190,8 +194,7 @@ def test_a_prediction_does_not_depend_on_the_other_queries(toy: Toy) -> None:
 
 def test_neither_more_actors_nor_a_restart_changes_a_bit(toy: Toy, tmp_path: Path) -> None:
     def digest(name: str, rounds: int, workers: int) -> str:
-        algorithm = toy.case.algorithm | {"tasks": 2}
-        config = replace(toy.case, algorithm=algorithm).config(
+        config = replace(toy.case, tasks=2).config(
             run={"rounds": rounds}, topology={"slots": 3}, evaluation={"every": 2, "tasks": 4}
         )
         return train(config, tmp_path / name, workers)
