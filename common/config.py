@@ -16,6 +16,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from dmaml.common.adaptation import AdaptationSection, check_adaptation
 from dmaml.common.errors import ConfigError, unknown_sentence
 from dmaml.common.outer import OuterSection, check_outer, reads_rounds, resolve_outer
 from dmaml.common.schema import Section, require_reader
@@ -116,20 +117,10 @@ class ModelSection(Section):
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own model.")
 
 
-class AlgorithmSection(Section):
+class AlgorithmSection(AdaptationSection):
     """How an actor adapts and what it pushes."""
 
     name: str = _semantic("maml", "maml, or package.module:Thing.", min_length=1)
-    order: Literal["second", "first"] = _semantic(
-        "second", "second: exact meta-gradient; first: inner gradients taken as constants (FOMAML)."
-    )
-    inner_lr: float = _semantic(0.4, "Step size alpha of the inner loop.", gt=0)
-    inner_steps: int = _semantic(1, "Steps of the inner loop in training.", ge=0)
-    inner_reduction: Literal["mean", "sum_over_ways"] = _semantic(
-        "mean",
-        "Inner loss: mean over the support examples, or that mean times n_way. Finn's code sums "
-        "over ways: its alpha 0.4 is 2.0 for a mean loss in 5-way tasks.",
-    )
     tasks: int = _semantic(8, "Tasks per slot and meta-step.", ge=1)
     task_reduction: Literal["mean", "sum"] = _semantic(
         "mean", "Meta-gradient of a slot: mean or sum over its tasks."
@@ -395,6 +386,7 @@ def check(config: RunConfig) -> RunConfig:
             f"topology.parts {parts} with algorithm.local_steps {config.algorithm.local_steps}: "
             "local steps of one slot cannot be divided. Set one of them to 1."
         )
+    check_adaptation(config.algorithm)
     _check_sync(config)
     _check_faults(config)
     if config.clustering.name == "none" and config.clustering.pipelines != 1:

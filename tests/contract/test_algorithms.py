@@ -2,176 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dmaml.common.config import from_mapping, resolve
-from dmaml.common.seeds import Kind, Stream, stream
-from dmaml.worker import algorithms
-from dmaml.worker.algorithms.base import Algorithm, Context
+from dmaml.common.config import RunConfig
+from dmaml.common.seeds import Kind, stream
+from dmaml.worker.algorithms.base import Algorithm, Context, Contribution
+from dmaml.worker.answers import Answerer
 from dmaml.worker.models.base import Params
-from dmaml.worker.tasks.base import TaskBatch
+from dmaml.worker.tasks.base import SplitName, TaskBatch
+from tests.contract.algorithm_cases import CASES, Case
+from tests.integration.harness import train
 
 torch.set_num_threads(1)
-N_WAY, FEATURES, NUM_TASKS = 3, 4, 8
-
-OF_REGRESSION = ("oracle",)
-NOT_HERE = ("scratch", "pretrain", "lstm", "mann")  # learn nothing, or more slowly: see tests/unit
-# settings with which an algorithm learns the toy tasks within 100 rounds
-SETTINGS: dict[str, dict[str, Any]] = {
-    "reptile": {"inner_lr": 0.02, "inner_steps": 5, "options": {"batch_size": 6}},
-    "matching": {"options": {"scale": 10.0}},
-    "lstm": {"options": {"hidden": 16}},
-    "mann": {"options": {"hidden": 16, "slots": 8, "width": 4, "heads": 2}},
-}
-CASES: dict[str, dict[str, Any]] = {
-    name: {"name": name} | SETTINGS.get(name, {})
-    for name in algorithms.ALGORITHMS
-    if name not in OF_REGRESSION
-}
-CASES["maml, first order"] = {"name": "maml", "order": "first"}
-CASES["maml, local steps"] = {"name": "maml", "local_steps": 2, "local_lr": 0.1}
 
 
-@pytest.fixture(params=CASES)
-def algorithm(request: pytest.FixtureRequest) -> Algorithm:
-    return built(request.param)
+@dataclass(frozen=True)
+class Toy:
+    """A case, and the same with query labels that say nothing."""
 
+    case: Case
+    shuffled: bool = False
 
-@pytest.fixture(params=[name for name in CASES if name not in NOT_HERE])
-def learner(request: pytest.FixtureRequest) -> Algorithm:
-    return built(request.param)
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.case.config(self.shuffled)
 
+    @cached_property
+    def answerer(self) -> Answerer:
+        return Answerer(self.config)
 
-def built(case: str) -> Algorithm:
-    values = {
-        "task": {"n_way": N_WAY},
-        "model": {"name": "mlp", "hidden": [16], "batch_norm": True},
-        "algorithm": {"inner_lr": 0.5} | CASES[case],
-    }
-    config = resolve(from_mapping(values))
-    return algorithms.build(config, "classification", (FEATURES,), N_WAY, num_units=1)
+    @property
+    def algorithm(self) -> Algorithm:
+        return self.answerer.algorithm
 
+    @cached_property
+    def start(self) -> Params:
+        return self.algorithm.init(stream(1, Kind.INIT))
 
-def toy_tasks(random: Stream, shuffled: bool = False) -> TaskBatch:
-    """Return tasks of `N_WAY` new points each, seen with a little noise.
+    def tasks(self, kind: Kind, index: int, split: SplitName, count: int = 8) -> TaskBatch:
+        source, task = self.answerer.source, self.config.task
+        streams = [stream(1, kind, index, task=j) for j in range(count)]
+        units = source.split(split)
+        return source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
 
-    Two examples a class in the support set, two in the query set; `shuffled` gives the query set
-    labels that say nothing.
-    """
-    centres = random.normal(NUM_TASKS, N_WAY, 1, FEATURES, std=2.0)
-    x = centres + random.normal(NUM_TASKS, N_WAY, 4, FEATURES, std=0.3)
-    support, query = (
-        half.reshape(NUM_TASKS, 2 * N_WAY, FEATURES).astype(np.float32)
-        for half in (x[:, :, :2], x[:, :, 2:])
-    )
-    labels = np.tile(np.repeat(np.arange(N_WAY), 2), (NUM_TASKS, 1))
-    query_labels = labels.copy()
-    if shuffled:
-        query_labels = np.stack([row[random.permutation(2 * N_WAY)] for row in labels])
-    units = np.zeros((NUM_TASKS, N_WAY), dtype=np.int64)
-    return TaskBatch(support, labels, query, query_labels, units)
+    def fresh(self, index: int) -> TaskBatch:
+        """Return tasks of training."""
+        return self.tasks(Kind.TRAIN, index, "train", self.case.tasks)
+
+    def contribution(self, params: Params, version: int = 0) -> Contribution:
+        steps = self.config.algorithm.local_steps
+        numbers = iter(range(version * steps, (version + 1) * steps))
+        return self.algorithm.contribution(
+            params, lambda: self.fresh(next(numbers)), context(version)
+        )
+
+    def trained(self) -> Params:
+        params = {name: value.clone() for name, value in self.start.items()}
+        optimiser = torch.optim.Adam(params.values(), lr=self.case.lr)
+        for version in range(self.case.rounds):
+            answer = self.contribution(params, version)
+            for name, value in params.items():
+                value.grad = answer.gradient[name]
+            optimiser.step()
+        return {name: value.detach() for name, value in params.items()}
+
+    def loss(self, params: Params) -> float:
+        """Return what the algorithm learns to lower, on tasks it has not seen."""
+        if self.case.learns == "the pooled problem":
+            return self.contribution(params, self.case.rounds).loss
+        steps = self.config.algorithm.inner_steps
+        batch = self.tasks(Kind.TEST, 0, "test", 50)
+        metrics = self.algorithm.evaluate(params, batch, steps).metrics
+        return float(metrics["mse" if self.case.regression else "loss"][:, -1].mean())
 
 
 def context(version: int = 0) -> Context:
     return Context(version=version, rounds=150, stream=stream(2, Kind.TRAIN, version))
 
 
-def endless(shuffled: bool = False) -> Iterator[TaskBatch]:
-    index = 0
-    while True:
-        yield toy_tasks(stream(1, Kind.TRAIN, index), shuffled)
-        index += 1
+@pytest.fixture(params=CASES)
+def toy(request: pytest.FixtureRequest) -> Toy:
+    return Toy(CASES[request.param])
 
 
-def meta_train(algorithm: Algorithm, rounds: int, shuffled: bool) -> Params:
-    params = algorithm.init(stream(1, Kind.INIT))
-    optimiser = torch.optim.Adam(params.values(), lr=0.01)
-    tasks = endless(shuffled)
-    for version in range(rounds):
-        answer = algorithm.contribution(params, lambda: next(tasks), context(version))
-        for name, value in params.items():
-            value.grad = answer.gradient[name]
-        optimiser.step()
-    return params
+def test_training_halves_the_loss(toy: Toy) -> None:
+    before = toy.loss(toy.start)
+
+    after = toy.loss(toy.trained())
+
+    if toy.case.learns == "nothing":
+        assert after == before
+    else:
+        assert after < before / 2
 
 
-def query_loss(algorithm: Algorithm, params: Params, shuffled: bool = False) -> float:
-    batch = toy_tasks(stream(1, Kind.TEST), shuffled)
-    return float(algorithm.evaluate(params, batch, steps=1).metrics["loss"][:, 1].mean())
+def test_nothing_is_learned_from_shuffled_query_labels(toy: Toy) -> None:
+    senseless = Toy(toy.case, shuffled=True)
+    if toy.case.learns == "the pooled problem":
+        pytest.skip("support labels are learned from, too")
+    targets = senseless.tasks(Kind.TEST, 0, "test", 50).query_y
+    chance = targets.var(1).mean() if toy.case.regression else np.log(toy.config.task.n_way)
+
+    after = senseless.loss(senseless.trained())
+
+    assert after > 0.9 * chance
 
 
-def test_meta_training_halves_the_loss_after_adaptation(learner: Algorithm) -> None:
-    before = query_loss(learner, learner.init(stream(1, Kind.INIT)))
+def test_a_contribution_has_the_parameters_names_shapes_and_figures(toy: Toy) -> None:
+    answer = toy.contribution(toy.start)
 
-    params = meta_train(learner, rounds=100, shuffled=False)
-
-    assert query_loss(learner, params) < before / 2
-
-
-def test_nothing_is_learned_from_shuffled_query_labels(learner: Algorithm) -> None:
-    params = meta_train(learner, rounds=100, shuffled=True)
-
-    assert query_loss(learner, params, shuffled=True) > 0.9 * np.log(N_WAY)
-
-
-def test_a_contribution_has_the_parameters_names_shapes_and_figures(algorithm: Algorithm) -> None:
-    params = algorithm.init(stream(1, Kind.INIT))
-    tasks = endless()
-
-    answer = algorithm.contribution(params, lambda: next(tasks), context())
-
-    assert list(answer.gradient) == list(params)
+    assert list(answer.gradient) == list(toy.start)
     for name, gradient in answer.gradient.items():
-        assert gradient.shape == params[name].shape
+        assert gradient.shape == toy.start[name].shape
         assert gradient.dtype == torch.float32
         assert not gradient.requires_grad
-    assert {"loss_before", "accuracy_before", "accuracy"} <= set(answer.metrics)
+    figures = set() if toy.case.regression else {"accuracy_before", "accuracy"}
+    assert {"loss_before"} | figures <= set(answer.metrics)
     assert np.isfinite([answer.loss, *answer.metrics.values()]).all()
-    assert answer.num_tasks % NUM_TASKS == 0
+    assert answer.num_tasks == toy.case.tasks * toy.config.algorithm.local_steps
 
 
-def test_a_contribution_is_a_pure_function(algorithm: Algorithm) -> None:
-    params = algorithm.init(stream(1, Kind.INIT))
-    before = {name: value.clone() for name, value in params.items()}
+def test_a_contribution_is_a_pure_function(toy: Toy) -> None:
+    before = {name: value.clone() for name, value in toy.start.items()}
 
-    def answer() -> tuple[Params, float, dict[str, float]]:
-        tasks = endless()
-        made = algorithm.contribution(params, lambda: next(tasks), context())
-        return made.gradient, made.loss, made.metrics
+    once = toy.contribution(toy.start)
+    toy.algorithm.evaluate(toy.start, toy.tasks(Kind.TEST, 0, "test"), steps=2)
+    again = toy.contribution(toy.start)
 
-    once = answer()
-    algorithm.evaluate(params, toy_tasks(stream(1, Kind.TEST)), steps=2)
-    again = answer()
-
-    assert all(torch.equal(once[0][name], again[0][name]) for name in params)
-    assert once[1:] == again[1:]
-    assert all(torch.equal(params[name], before[name]) for name in params)
-    assert not any(value.requires_grad for value in params.values())
+    assert all(torch.equal(once.gradient[name], again.gradient[name]) for name in before)
+    assert (once.loss, once.metrics) == (again.loss, again.metrics)
+    assert all(torch.equal(toy.start[name], value) for name, value in before.items())
+    assert not any(value.requires_grad for value in toy.start.values())
 
 
-def test_evaluation_gives_each_task_a_figure_for_every_step(algorithm: Algorithm) -> None:
-    params = algorithm.init(stream(1, Kind.INIT))
+def test_a_contribution_is_the_mean_over_its_tasks(toy: Toy) -> None:
+    if toy.config.algorithm.local_steps > 1:
+        pytest.skip("the second local step starts where the first one ended")
+    whole = toy.fresh(0)
+    halves = [part(whole, rows) for rows in (slice(0, 3), slice(3, None))]
 
-    metrics = algorithm.evaluate(params, toy_tasks(stream(1, Kind.TEST)), steps=2).metrics
+    answers = [
+        toy.algorithm.contribution(toy.start, lambda batch=batch: batch, context())
+        for batch in (whole, *halves)
+    ]
 
-    assert set(metrics) >= {"loss", "accuracy", "accuracy_inductive"}
-    assert {figure.shape for figure in metrics.values()} == {(NUM_TASKS, 3)}
+    for name, gradient in answers[0].gradient.items():
+        shares = [answer.gradient[name] * answer.num_tasks for answer in answers[1:]]
+        torch.testing.assert_close(gradient, sum(shares) / whole.num_tasks, rtol=1e-4, atol=1e-6)
+    losses = [answer.loss * answer.num_tasks for answer in answers[1:]]
+    assert answers[0].loss == pytest.approx(sum(losses) / whole.num_tasks, rel=1e-5)
+
+
+def part(batch: TaskBatch, rows: slice) -> TaskBatch:
+    arrays = {name: value[rows] for name, value in vars(batch).items() if value is not None}
+    return replace(batch, **arrays)
+
+
+def test_evaluation_gives_each_task_a_figure_for_every_step(toy: Toy) -> None:
+    batch = toy.tasks(Kind.TEST, 0, "test")
+
+    metrics = toy.algorithm.evaluate(toy.start, batch, steps=2).metrics
+
+    expected = {"mse"} if toy.case.regression else {"loss", "accuracy", "accuracy_inductive"}
+    assert set(metrics) >= expected
+    assert {figure.shape for figure in metrics.values()} == {(8, 3)}
     assert {figure.dtype for figure in metrics.values()} == {np.dtype(np.float64)}
+    assert all(np.isfinite(figure).all() for figure in metrics.values())
 
 
-def test_a_prediction_does_not_depend_on_the_other_queries(algorithm: Algorithm) -> None:
-    params = algorithm.init(stream(1, Kind.INIT))
-    batch = toy_tasks(stream(1, Kind.TEST))
+def test_a_prediction_does_not_depend_on_the_other_queries(toy: Toy) -> None:
+    if not toy.case.predicts:
+        pytest.skip("it needs more than examples")
+    batch = toy.tasks(Kind.TEST, 0, "test")
     x, y, queries = (
         torch.from_numpy(a[0]) for a in (batch.support_x, batch.support_y, batch.query_x)
     )
 
-    together = algorithm.predict(params, x, y, queries, steps=1)
+    together = toy.algorithm.predict(toy.start, x, y, queries, steps=1)
 
-    assert together.shape == (2 * N_WAY, N_WAY)
-    torch.testing.assert_close(algorithm.predict(params, x, y, queries[:1], 1), together[:1])
+    assert together.shape == (len(queries), 1 if toy.case.regression else toy.config.task.n_way)
+    assert not together.requires_grad
+    alone = toy.algorithm.predict(toy.start, x, y, queries[:1], steps=1)
+    torch.testing.assert_close(alone, together[:1])
+
+
+def test_neither_more_actors_nor_a_restart_changes_a_bit(toy: Toy, tmp_path: Path) -> None:
+    def digest(name: str, rounds: int, workers: int) -> str:
+        config = replace(toy.case, tasks=2).config(
+            run={"rounds": rounds}, topology={"slots": 3}, evaluation={"every": 2, "tasks": 4}
+        )
+        return train(config, tmp_path / name, workers)
+
+    alone = digest("alone", rounds=4, workers=1)
+    crowd = digest("crowd", rounds=4, workers=3)
+    begun = digest("stopped", rounds=2, workers=1)
+    resumed = digest("stopped", rounds=4, workers=2)
+
+    assert alone == crowd == resumed
+    assert (begun == alone) == (toy.case.learns == "nothing")

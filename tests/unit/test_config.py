@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     "algorithm.inner_steps": 3, "algorithm.inner_reduction": "sum_over_ways",
     "algorithm.tasks": 4, "algorithm.task_reduction": "sum", "algorithm.local_steps": 2,
     "algorithm.local_lr": 0.5, "algorithm.options": {"a": 1},
+    "algorithm.first_order_rounds": 3, "algorithm.adapt": "head", "algorithm.per_step": ["norm*"],
     "engine.name": "loop", "engine.chunk": 2,
     "topology.slots": 2, "topology.parts": 2,
     "faults.scale": -1.0,
@@ -42,6 +43,10 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 # section.key -> another valid value, and what else its section must say
 WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "algorithm.epsilon": (0.1, {"order": "finite_difference"}),
+    "algorithm.initial_lr": (0.2, {"inner_lr": "learned", "initial_lr": 0.1}),
+    "algorithm.multi_step_rounds": (5, {"inner_steps": 2}),
+    "algorithm.per": ("layer", {"inner_lr": "learned", "initial_lr": 0.1}),
     "clustering.pipelines": (2, {"name": "a.b:C"}),
     "outer.momentum": (0.5, {"name": "sgd"}),
     "outer.nesterov": (True, {"name": "sgd", "momentum": 0.5}),

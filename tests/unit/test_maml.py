@@ -123,7 +123,7 @@ def plain_meta_gradient(
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", ["first", "second", "forward_over_reverse"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_meta_gradient_is_that_of_the_formula(engine: str, order: str, steps: int) -> None:
     batch = pictures(3)
@@ -132,7 +132,7 @@ def test_meta_gradient_is_that_of_the_formula(engine: str, order: str, steps: in
 
     answer = contribution(algorithm, theta, batch)
 
-    expected, loss = plain_meta_gradient(theta, batch, steps, second=order == "second")
+    expected, loss = plain_meta_gradient(theta, batch, steps, second=order != "first")
     assert max(float(g.abs().max()) for g in expected.values()) > 0.05
     for name, gradient in expected.items():
         torch.testing.assert_close(answer.gradient[name], gradient, rtol=0, atol=1e-6)
@@ -166,7 +166,7 @@ def linear_task(seed: int = 0) -> tuple[TaskBatch, dict[str, Any]]:
     return batch, {name: array[0] for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", ["first", "second", "forward_over_reverse", "finite_difference"])
 def test_a_linear_model_with_squared_error_has_the_closed_form(order: str) -> None:
     batch, a = linear_task()
     config = settings(model={"name": "mlp", "hidden": []}, order=order, inner_steps=2)
@@ -182,7 +182,7 @@ def test_a_linear_model_with_squared_error_has_the_closed_form(order: str) -> No
     for _ in range(2):
         phi = phi - ALPHA * 2 / 4 * x.T @ (x @ phi - a["y"])
     by_phi = 2 / 5 * u.T @ (u @ phi - a["v"])
-    expected = shrink @ shrink @ by_phi if order == "second" else by_phi
+    expected = by_phi if order == "first" else shrink @ shrink @ by_phi  # no third derivatives
     actual = torch.cat([answer.gradient["linear0.weight"], answer.gradient["linear0.bias"][None]])
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-10)
     assert answer.loss == pytest.approx(float(np.mean((u @ phi - a["v"]) ** 2)))

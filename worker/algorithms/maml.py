@@ -1,15 +1,18 @@
-"""Model-agnostic meta-learning, exact and first order."""
+"""Model-agnostic meta-learning: exact, first order, by differences; MAML++, Meta-SGD and ANIL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor
 
+from dmaml.common.adaptation import AdaptationSection
 from dmaml.common.config import RunConfig
-from dmaml.common.seeds import Stream
+from dmaml.common.seeds import Kind as StreamKind
+from dmaml.common.seeds import Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import (
@@ -18,13 +21,20 @@ from dmaml.worker.algorithms.episodes import (
     Stack,
     accuracies,
     concatenated,
-    gradients,
     losses,
-    stacked,
+    measured,
     stacks,
 )
+from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass
+from dmaml.worker.algorithms.products import by_central_differences, forward_over_reverse
+from dmaml.worker.algorithms.rates import rates_of
+from dmaml.worker.algorithms.recursion import MetaGradient, recursed
+from dmaml.worker.algorithms.roles import Roles
+from dmaml.worker.algorithms.unrolled import unrolled
 from dmaml.worker.models.base import Model, Params
 from dmaml.worker.tasks.base import TaskBatch
+
+Order = Callable[[InnerLoop, Params, Stack, tuple[float, ...]], MetaGradient]
 
 
 @final
@@ -37,13 +47,17 @@ class Maml:
 
     with α = `inner_lr`, K = `inner_steps` and L the mean cross-entropy or squared error; with
     `inner_reduction: sum_over_ways` L_S is n_way (of the configuration) times that mean.
-    `order: first` takes inner gradients as constants: the meta-gradient is then ∂L_Q/∂φ at φ_K.
+    `order` says how the meta-gradient is computed: `second` (`unrolled`), `forward_over_reverse`
+    and `finite_difference` (`recursed` with a product of `products`), or `first`, where inner
+    gradients are constants and it is ∂L_Q/∂φ at φ_K. Learned rates are in `rates`, parameters
+    that do not adapt or differ by step in `roles`. With `multi_step_rounds` the meta-gradient is
+    that of Σ_k w_k L_Q(φ_k) (`step_weights`).
 
     The figures before adaptation (`loss_before`, `accuracy_before`) are those of the *support*
     set at θ, which the first inner step computes anyway: θ has seen neither set of a fresh task,
     so both sets estimate the same number, and a pass over the query set would be dear
     (docs/performance.md). With no inner steps they are the query set's. `loss_before` is the mean
-    whatever the reduction.
+    whatever the reduction, and `loss` that after the last step whatever the weights.
 
     References:
         Finn, Abbeel, Levine, "Model-agnostic meta-learning for fast adaptation of deep networks"
@@ -52,31 +66,33 @@ class Maml:
     """
 
     def __init__(self, config: RunConfig, model: Model, kind: Kind) -> None:
-        algorithm = config.algorithm
-        sums_ways = algorithm.inner_reduction == "sum_over_ways"
+        section = config.algorithm
+        names = model.init(stream(0, StreamKind.INIT))
+        roles = Roles(names, section.adapt, section.per_step, section.inner_steps)
         self._model = model
-        self._engine = engines.build(config.engine, model)
         self._kind: Kind = kind
-        self._alpha = algorithm.inner_lr * (config.task.n_way if sums_ways else 1)
-        self._inner_steps = algorithm.inner_steps
-        self._second_order = algorithm.order == "second"
-        self._sums_tasks = algorithm.task_reduction == "sum"
+        self._section = section
+        self._engine = engines.build(config.engine, model)
+        self._loop = InnerLoop(self._engine, kind, roles, rates_of(config))
+        self._sums_tasks = section.task_reduction == "sum"
 
     def init(self, stream: Stream) -> Params:
-        """Return the model's fresh parameters."""
-        return self._model.init(stream)
+        """Return the model's fresh parameters, and the rates where they are learned."""
+        params = self._model.init(stream)
+        rates = self._loop.rates.init({name: params[name] for name in self._loop.roles.adapted})
+        return self._loop.roles.init(params) | rates
 
     def contribution(self, params: Params, draw: Draw, context: Context) -> Contribution:
         """Return the meta-gradient over one batch: the mean (or sum) over its tasks."""
         batch = draw()
-        theta = {name: value.detach().requires_grad_() for name, value in params.items()}
+        order = _order(self._section, context.version)
+        weights = step_weights(self._section, context.version)
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         rows: list[Figures] = []
         for stack in self._stacks(params, batch):
-            loss, figures = self._meta_loss(theta, stack)
-            gradient = gradients(loss, theta)
-            total = {name: value + gradient[name] for name, value in total.items()}
-            rows.append(figures)
+            found = order(self._loop, params, stack, weights)
+            total = {name: value + found.gradient[name] for name, value in total.items()}
+            rows.append(self._figures(found, stack))
         if not self._sums_tasks:
             total = {name: value / batch.num_tasks for name, value in total.items()}
         means = {name: float(row.mean()) for name, row in concatenated(rows).items()}
@@ -96,78 +112,82 @@ class Maml:
         does not depend on the others.
         """
         x, y = support_x[None], support_y[None]
-        phi = stacked(params, 1)
-        for _ in range(steps):
-            phi = self._adapted(phi, x, y)
+        phi = self._loop.roles.start(params, 1)
+        for step in range(steps):
+            phi = self._loop.adapted(params, phi, step, x, y)
+        shared = self._loop.roles.shared_at(params, steps)
         with torch.no_grad():
-            _, statistics = self._engine.forward(phi, x)
-            outputs, _ = self._engine.forward(phi, query_x[None], statistics)
+            _, statistics = self._loop.forward(phi, shared, x)
+            outputs, _ = self._loop.forward(phi, shared, query_x[None], statistics)
         return outputs[0]
 
-    def _meta_loss(self, theta: Params, stack: Stack) -> tuple[Tensor, Figures]:
-        """Return Σ_t L_Q(φ_K) of the stack's tasks t, and each task's figures `[T]`."""
-        phi = stacked(theta, stack.num_tasks)
-        before: Figures = {}
-        for _ in range(self._inner_steps):
-            phi, outputs, support_losses = self._step(phi, stack.support_x, stack.support_y)
-            before = before or self._measured(outputs, stack.support_y, support_losses, "_before")
-        outputs, _ = self._engine.forward(phi, stack.query_x)
-        query_losses = losses(self._kind, outputs, stack.query_y)
-        before = before or self._measured(outputs, stack.query_y, query_losses, "_before")
-        return query_losses.sum(), before | self._measured(outputs, stack.query_y, query_losses)
-
-    def _step(self, phi: Params, x: Tensor, y: Tensor) -> tuple[Params, Tensor, Tensor]:
-        """Return φ - α ∂L_S/∂φ of each task, and the outputs and losses at φ."""
-        outputs, _ = self._engine.forward(phi, x)
-        support_losses = losses(self._kind, outputs, y)
-        gradient = gradients(support_losses.sum(), phi, create_graph=self._second_order)
-        return descended(phi, gradient, self._alpha), outputs, support_losses
-
-    def _adapted(self, phi: Params, x: Tensor, y: Tensor) -> Params:
-        """Return φ after one step, without a graph."""
-        leaves = {name: value.detach().requires_grad_() for name, value in phi.items()}
-        outputs, _ = self._engine.forward(leaves, x)
-        gradient = gradients(losses(self._kind, outputs, y).sum(), leaves)
-        with torch.no_grad():
-            return descended(leaves, gradient, self._alpha)
+    def _figures(self, found: MetaGradient, stack: Stack) -> Figures:
+        """Return each task's figures before and after adaptation, `[T]`."""
+        if found.support is None:
+            before = self._measured(found.query, stack.query_y, "_before")
+        else:
+            before = self._measured(found.support, stack.support_y, "_before")
+        return before | self._measured(found.query, stack.query_y)
 
     def _curves(self, params: Params, stack: Stack, steps: int) -> Figures:
         """Return each task's figures `[T, steps + 1]`."""
-        phi = stacked(params, stack.num_tasks)
+        phi = self._loop.roles.start(params, stack.num_tasks)
         columns: dict[str, list[Tensor]] = {}
         for step in range(steps + 1):
-            for name, column in self._scores(phi, stack).items():
+            shared = self._loop.roles.shared_at(params, step)
+            for name, column in self._scores(phi, shared, stack).items():
                 columns.setdefault(name, []).append(column)
             if step < steps:
-                phi = self._adapted(phi, stack.support_x, stack.support_y)
+                phi = self._loop.adapted(params, phi, step, stack.support_x, stack.support_y)
         return {name: torch.stack(parts, dim=1) for name, parts in columns.items()}
 
     @torch.no_grad()
-    def _scores(self, phi: Params, stack: Stack) -> Figures:
-        outputs, normalised = self._engine.forward(phi, stack.query_x)
+    def _scores(self, phi: Params, shared: Params, stack: Stack) -> Figures:
+        outputs, normalised = self._loop.forward(phi, shared, stack.query_x)
         query_losses = losses(self._kind, outputs, stack.query_y)
         if self._kind == "regression":
             return {"mse": query_losses}
         inductive = outputs
         if normalised:  # without batch norm the two are the same
-            _, statistics = self._engine.forward(phi, stack.support_x)
-            inductive, _ = self._engine.forward(phi, stack.query_x, statistics)
+            _, statistics = self._loop.forward(phi, shared, stack.support_x)
+            inductive, _ = self._loop.forward(phi, shared, stack.query_x, statistics)
         return {
             "loss": query_losses,
             "accuracy": accuracies(outputs, stack.query_y),
             "accuracy_inductive": accuracies(inductive, stack.query_y),
         }
 
-    def _measured(self, outputs: Tensor, y: Tensor, values: Tensor, suffix: str = "") -> Figures:
-        figures = {f"loss{suffix}": values.detach()}
-        if self._kind == "classification":
-            figures[f"accuracy{suffix}"] = accuracies(outputs.detach(), y)
-        return figures
+    def _measured(self, found: Pass, y: Tensor, suffix: str = "") -> Figures:
+        figures = measured(self._kind, found.outputs, found.losses, y)
+        return {f"{name}{suffix}": row for name, row in figures.items()}
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)
 
 
-def descended(phi: Params, gradient: Params, alpha: float) -> Params:
-    """Return φ - α gradient."""
-    return {name: value.sub(gradient[name], alpha=alpha) for name, value in phi.items()}
+def step_weights(section: AdaptationSection, version: int) -> tuple[float, ...]:
+    """Return w_0 .. w_K, the weight of the query loss at each φ_k, in a TRAIN round.
+
+        w_0 = 0,  w_k = (1 - version / multi_step_rounds) / K for 0 < k < K,  Σ w = 1
+
+    and from round `multi_step_rounds` on w_K = 1 alone.
+
+    References:
+        Antoniou, Edwards, Storkey, "How to train your MAML" (2019), section 4. We differ: their
+        code keeps the earlier steps at no less than 0.03/K until the annealing is over; here they
+        fall to 0.
+    """
+    steps, rounds = section.inner_steps, section.multi_step_rounds
+    share = (1 - version / rounds) / steps if version < rounds else 0.0
+    earlier = max(steps - 1, 0)
+    return (*(0.0,) * min(steps, 1), *(share,) * earlier, 1.0 - share * earlier)
+
+
+def _order(section: AdaptationSection, version: int) -> Order:
+    if section.order == "first" or version < section.first_order_rounds:
+        return partial(recursed, product=None)
+    if section.order == "second":
+        return unrolled
+    if section.order == "forward_over_reverse":
+        return partial(recursed, product=forward_over_reverse)
+    return partial(recursed, product=by_central_differences(section.epsilon))

@@ -62,6 +62,10 @@ class _Patches(Function):
         return _apply(_Pixels, grad, *ctx.size)
 
     @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return _apply(_Patches, tangent)
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Tensor, int]:
         assert in_dims[0] is not None
         x = x.movedim(in_dims[0], 0)
@@ -78,11 +82,15 @@ class _Pixels(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
-        pass
+        ctx.size = inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _apply(_Patches, grad), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, height: None, width: None) -> Tensor:
+        return _apply(_Pixels, tangent, *ctx.size)
 
     @staticmethod
     def vmap(
