@@ -177,7 +177,7 @@ def sample(source: TaskSource, *tasks: int, units: Any = None) -> TaskBatch:
 
 
 def arrays(batch: TaskBatch, row: int | slice = slice(None)) -> list[Any]:
-    return [value[row].tolist() for value in vars(batch).values()]
+    return [value[row].tolist() for value in vars(batch).values() if value is not None]
 
 
 def test_every_source_of_the_table_is_tested() -> None:
