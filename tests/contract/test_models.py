@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from dmaml.common.config import RunConfig, from_mapping
+from dmaml.common.config import RunConfig, from_mapping, resolve
 from dmaml.common.seeds import Kind, stream
-from dmaml.worker import models
+from dmaml.worker import algorithms, models
+from dmaml.worker.algorithms.base import Context
 from dmaml.worker.models.base import Model
+from dmaml.worker.tasks.base import TaskBatch
 
 torch.set_num_threads(1)
 SHAPE = (1, 16, 16)
@@ -105,6 +107,31 @@ def test_outputs_can_be_differentiated_twice_by_every_parameter(model: Model) ->
 
     assert all(bool(torch.isfinite(g).all()) for g in second)
     assert any(bool(g.any()) for g in second)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_second_derivatives_in_forward_mode_are_those_in_reverse_mode(
+    config: RunConfig, engine: str
+) -> None:
+    rng = np.random.default_rng(1)
+    x, u = (rng.normal(size=(2, 6, *SHAPE)) for _ in range(2))
+    labels = np.tile(np.repeat(np.arange(3), 2), (2, 1))
+    batch = TaskBatch(x, labels, u, labels, np.zeros((2, 3), dtype=np.int64))  # type: ignore[arg-type]
+
+    def meta_gradient(order: str) -> Tensor:
+        section = {"order": order, "inner_lr": 0.1, "inner_steps": 2}
+        values = config.model_dump() | {"engine": {"name": engine}, "algorithm": section}
+        values["task"]["n_way"] = 3
+        maml = algorithms.build(resolve(from_mapping(values)), "classification", SHAPE, 3)
+        theta = {name: v.double() + 0.05 for name, v in maml.init(stream(1, Kind.INIT)).items()}
+        context = Context(0, 1, stream(1, Kind.CONTEXT))
+        gradient = maml.contribution(theta, lambda: batch, context).gradient
+        return torch.cat([value.flatten() for value in gradient.values()])
+
+    second, first = meta_gradient("second"), meta_gradient("first")
+    forward = meta_gradient("forward_over_reverse")
+    torch.testing.assert_close(forward, second, rtol=0, atol=1e-12)
+    assert float((second - first).norm() / second.norm()) > 1e-3
 
 
 def test_an_embedding_has_all_but_the_heads_parameters_and_gives_features(

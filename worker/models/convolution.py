@@ -62,6 +62,7 @@ class _Convolve(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -71,6 +72,10 @@ class _Convolve(Function):
             _apply(_Convolve, grad, _turned(weight)) if by_x else None,
             _apply(_Correlate, x, grad) if by_weight else None,
         )
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None) -> Tensor:
+        return _product_rule(_Convolve, ctx.saved_tensors, dx, dweight)
 
     @staticmethod
     def vmap(info: Any, in_dims: InDims, x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
@@ -94,6 +99,7 @@ class _Correlate(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -105,10 +111,27 @@ class _Correlate(Function):
         )
 
     @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dgrad: Tensor | None) -> Tensor:
+        return _product_rule(_Correlate, ctx.saved_tensors, dx, dgrad)
+
+    @staticmethod
     def vmap(info: Any, in_dims: InDims, x: Tensor, grad: Tensor) -> tuple[Tensor, int]:
         x, grad = _stacked(info.batch_size, in_dims, x, grad)
         out = _apply(_Correlate, x.flatten(0, 1), grad.flatten(0, 1))
         return out.unflatten(0, x.shape[:2]), 0
+
+
+def _product_rule(
+    bilinear: type[Function], inputs: tuple[Tensor, Tensor], da: Tensor | None, db: Tensor | None
+) -> Tensor:
+    """Return f(da, b) + f(a, db) at (a, b); None for a tangent is zero, one of them is given."""
+    a, b = inputs
+    terms: list[Tensor] = []
+    if da is not None:
+        terms.append(_apply(bilinear, da, b))
+    if db is not None:
+        terms.append(_apply(bilinear, a, db))
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -138,6 +161,7 @@ class _Pool(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(output[1])
+        ctx.save_for_forward(output[1])
         ctx.mark_non_differentiable(output[1])
         ctx.size = inputs[0].shape[1:3]
 
@@ -145,6 +169,10 @@ class _Pool(Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
         pictures: Tensor = _apply(_Put, grad, ctx.saved_tensors[0], *ctx.size)
         return pictures
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
+        return _apply(_Take, dx, ctx.saved_tensors[0]), None
 
     @staticmethod
     def vmap(
@@ -171,10 +199,17 @@ class _Put(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+        ctx.size = inputs[2:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return _apply(_Take, grad, ctx.saved_tensors[0]), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dy: Tensor, *_: None) -> Tensor:
+        pictures: Tensor = _apply(_Put, dy, ctx.saved_tensors[0], *ctx.size)
+        return pictures
 
     @staticmethod
     def vmap(
@@ -195,11 +230,17 @@ class _Take(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
         ctx.size = inputs[0].shape[1:3]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _apply(_Put, grad, ctx.saved_tensors[0], *ctx.size), None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        values: Tensor = _apply(_Take, dx, ctx.saved_tensors[0])
+        return values
 
     @staticmethod
     def vmap(info: Any, in_dims: InDims, x: Tensor, places: Tensor) -> tuple[Tensor, int]:
