@@ -12,6 +12,7 @@ logs/                           one file per process
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -67,7 +68,9 @@ def read_rows(folder: Path, table: str) -> list[Row]:
     return [{key: _decoded(key, row[key]) for key in row.keys()} for row in rows]  # noqa: SIM118
 
 
-def training_seconds(rounds: Sequence[Row], events: Sequence[Row]) -> float:
+def training_seconds(
+    rounds: Sequence[Row], events: Sequence[Row], until: float = math.inf
+) -> float:
     """Return the seconds in which TRAIN rounds were in progress, overlapping ones counted once.
 
     What is between rounds does not count: validations, the time without a server. Neither does a
@@ -77,8 +80,10 @@ def training_seconds(rounds: Sequence[Row], events: Sequence[Row]) -> float:
 
     Args:
         rounds, events: the tables `rounds` and `worker_events`.
+        until: what is later does not count; seconds since the epoch, as `at` of the rows.
     """
-    spans = _merged((row["at"] - row["duration_s"], row["at"]) for row in rounds)
+    spans = _merged((row["at"] - row["duration_s"], min(row["at"], until)) for row in rounds)
+    spans = [(begin, end) for begin, end in spans if begin < end]
     pauses = _merged(_pauses(events))
     total_s = sum(end - begin for begin, end in spans)
     paused_s = sum(

@@ -62,7 +62,7 @@ def _experiment(
             (f"{beta:g}", *(figure(by_workers[w].get(beta, []), 2) for w in WORKERS))
             for beta in betas
         ]
-        best = {str(w): _best(found, metric) for w, found in by_workers.items() if found}
+        best = {w: beta for w, found in by_workers.items() if (beta := _best(found, metric))}
         unit = "test accuracy, %" if metric == "accuracy" else "test mean squared error"
         columns = ("β", *(f"{w} worker{'s' * (w > 1)}: {unit}" for w in WORKERS))
         lines = tuple(
@@ -80,10 +80,10 @@ def _experiment(
             (Table("final test by β", columns, tuple(rows)),),
             (Picture(name, f"{title}, n = {form.seeds}", (*by_round, last)),),
             facts={
-                "best_beta": best,
+                "best_beta": {str(w): beta for w, beta in best.items()},
                 "test": thesis.scores_of(results, [*grid.values()], form, metric),
             },
-            notes=tuple(f"best β with {w} worker(s): {beta:g}" for w, beta in best.items()),
+            notes=tuple(f"best measured β with {w} worker(s): {b:g}" for w, b in best.items()),
         )
 
     return Experiment(name, title, shows, f"{about} {READING}", config, cells, outcome)
@@ -102,11 +102,12 @@ def _by_beta(
     return {beta: values for beta, values in found.items() if values}
 
 
-def _best(found: dict[float, list[float]], metric: str) -> float:
+def _best(found: dict[float, list[float]], metric: str) -> float | None:
+    """Return the β with the best mean among those that were measured and did not diverge."""
     means = {beta: mean_and_half(values)[0] for beta, values in found.items()}
-    finite = {beta: mean for beta, mean in means.items() if math.isfinite(mean)} or means
+    finite = {beta: mean for beta, mean in means.items() if math.isfinite(mean)}
     choose = max if metric == "accuracy" else min
-    return choose(finite, key=lambda beta: finite[beta])
+    return choose(finite, key=lambda beta: finite[beta]) if finite else None
 
 
 def _band(found: dict[float, list[float]]) -> Band:
@@ -126,7 +127,7 @@ EXPERIMENTS: Final = (
         "omniglot",
         "Search for β on Omniglot",
         "figures 6.5, 6.6",
-        thesis.OMNIGLOT,
+        thesis.OMNIGLOT.replace("lr: 0.01}", "lr: 0.001}"),
         (0.001, 0.003, 0.01, 0.03, 0.1),
         (
             "model.width=16", "engine.chunk=32", "run.rounds=30", "evaluation.every=5",
@@ -139,7 +140,7 @@ EXPERIMENTS: Final = (
         "miniimagenet",
         "Search for β on miniImageNet at 28×28",
         "figures 6.7, 6.8; 10 validation steps",
-        thesis.MINIIMAGENET.replace("steps: 5", "steps: 10"),
+        thesis.MINIIMAGENET.replace("lr: 0.01}", "lr: 0.001}").replace("steps: 5", "steps: 10"),
         (0.001, 0.003, 0.01, 0.03, 0.1),
         (
             "model.width=16", "engine.chunk=32", "run.rounds=30", "evaluation.every=6",
@@ -152,7 +153,7 @@ EXPERIMENTS: Final = (
         "sinusoid",
         "Search for β on sine waves",
         "figures 6.9, 6.10",
-        thesis.SINUSOID.replace("rounds: 20000", "rounds: 5000"),
+        thesis.SINUSOID.replace("lr: 0.001}", "lr: 0.0001}").replace("20000", "5000"),
         (0.0001, 0.0003, 0.001, 0.003, 0.01),
         ("run.rounds=500", "evaluation.every=50", "evaluation.test_tasks=600"),
         "mse",

@@ -26,7 +26,13 @@ from dmaml.report.bands import Band, mean_and_half
 from dmaml.report.charts import Line, Lines, Picture
 
 PUBLISHED_PERCENT: Final = 143  # of the time of one worker, with 16 of them
-CONFIG: Final = thesis.named("durations", thesis.OMNIGLOT).replace("every: 40", "every: 0")
+ROUNDS: Final = 60
+CONFIG: Final = (
+    thesis.named("durations", thesis.OMNIGLOT)
+    .replace("rounds: 1000", f"rounds: {ROUNDS}")
+    .replace("every: 40", "every: 0")
+    .replace("test_tasks: 1000", "test_tasks: 0")
+)
 SLEEPING: Final = (
     "task.source=dmaml.bench.simulated:Blank", "task.splits=default", "task.rotations=false",
     "algorithm.name=dmaml.bench.simulated:Sleeping", "algorithm.options.task_ms=20",
@@ -58,9 +64,8 @@ SIMULATED: Final = _variants("workers", is_simulated=True)
 
 def _cells(form: Form) -> tuple[Cell, ...]:
     variants = [ONE, *(v for group in REAL.values() for v in group[1:]), *SIMULATED]
-    common = ("evaluation.every=0", "evaluation.test_tasks=0", f"run.rounds={form.choose(10, 60)}")
-    small = ("model.width=16", "engine.chunk=32") if form.quick else ()
-    return cells_of(CONFIG, variants, form, (*common, *small))
+    small = ("model.width=16", "engine.chunk=32", "run.rounds=10") if form.quick else ()
+    return cells_of(CONFIG, variants, form, small)
 
 
 def _outcome(form: Form, results: Results) -> Outcome:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
+from dmaml.common.rundir import Row, read_rows, training_seconds
 from dmaml.deploy.sweep import Cell, Measured, cell_of
 from dmaml.report.bands import mean_and_half
 from dmaml.report.charts import Picture
 
 THESIS: Final = "Soulier 2020"
+UNMEASURED: Final = "not measured"
+CROWDED: Final = "Seconds are those of runs that share the cores with each other (--lanes)."
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Form:
     """How an experiment is run.
 
     Attributes:
-        quick: at most ten minutes on two cores, with a smaller model and fewer rounds.
+        quick: a smaller model and fewer rounds, meant to take at most ten minutes on two cores.
         seeds: experiments; run.seed is 1 .. seeds.
         smooth: curves are smoothed by a polynomial of degree 10.
     """
@@ -198,25 +201,27 @@ def validation(run: Measured, by: str, metric: str = "accuracy", step: int = -1)
         by: `rounds`, `tasks` (seen in training) or `seconds` (of training; validation left out).
         step: adaptation steps after which it is measured, -1: the last.
     """
+    rounds = {row["version"]: row for row in run.rounds}
     points = [row for row in run.evaluations if metric in row["metrics"]]
-    place = _places(run, by)
-    xs = [place[row["version"]] for row in points if row["version"] in place]
-    ys = [r["metrics"][metric]["mean"][step] for r in points if r["version"] in place]
+    points = [row for row in points if row["version"] in rounds]
+    place = _place_of(run, by)
+    xs = [place(rounds[row["version"]]) for row in points]
+    ys = [row["metrics"][metric]["mean"][step] for row in points]
     return xs, ys
 
 
-def _places(run: Measured, by: str) -> dict[int, float]:
-    """Return version -> x."""
+def _place_of(run: Measured, by: str) -> Callable[[Row], float]:
+    """Return what tells the x of a commit."""
     config = run.cell.config
     per_round = config.topology.slots * config.algorithm.tasks * config.algorithm.local_steps
-    is_sync = config.sync.mode == "sync"  # elsewhere a version is a commit, not a round
-    found, seconds = {}, 0.0
-    for row in run.rounds:
-        seconds += row["duration_s"]
-        tasks, version = row["tasks_seen"], row["version"]
-        rounds = version if is_sync else tasks / per_round
-        found[version] = {"rounds": rounds, "tasks": tasks, "seconds": seconds}[by]
-    return found
+    if by == "seconds":
+        events = read_rows(run.folder, "worker_events")
+        return lambda row: training_seconds(run.rounds, events, until=row["at"])
+    if by == "tasks":
+        return lambda row: row["tasks_seen"]
+    if config.sync.mode == "sync":  # elsewhere a version is a commit, not a round
+        return lambda row: row["version"]
+    return lambda row: row["tasks_seen"] / per_round
 
 
 def round_seconds(run: Measured, skipped: int = 3) -> list[float]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from dmaml.deploy.repro import thesis
 from dmaml.deploy.repro.experiment import (
+    CROWDED,
     Experiment,
     Form,
     Outcome,
@@ -48,7 +49,7 @@ def _experiment(
             facts={"test": thesis.scores_of(results, (_ONE,), form, metric)},
         )
 
-    return Experiment(name, title, shows, about, config, cells, outcome)
+    return Experiment(name, title, shows, f"{about} {CROWDED}", config, cells, outcome)
 
 
 OMNIGLOT: Final = _experiment(

@@ -7,6 +7,8 @@ from typing import Final
 from dmaml.common.rundir import read_rows
 from dmaml.deploy.repro import thesis
 from dmaml.deploy.repro.experiment import (
+    CROWDED,
+    UNMEASURED,
     Experiment,
     Form,
     Outcome,
@@ -70,8 +72,9 @@ def _outcome(form: Form, results: Results) -> Outcome:
     )  # fmt: skip
     found = {label: mean_and_half(values) for label, values in points.items() if values}
     panel = thesis.curves(results, (SYNC, *OTHERS), form, "tasks", "validation")
-    worst = max((abs(mean) for mean, _ in found.values()), default=float("nan"))
-    test_tasks = CONFIG.rpartition("test_tasks: ")[2].rstrip("}\n") if not form.quick else "400"
+    worst = max(abs(mean) for mean, _ in found.values()) if len(found) == len(OTHERS) else None
+    test_tasks = _cells(form)[0].config.evaluation.test_tasks
+    seeds = min(len(values) for values in points.values())
     return Outcome(
         (Table("modes at equal tasks", columns, tuple(rows)),),
         (Picture("modes", f"Modes, 5 slots and 5 actors, n = {form.seeds}", (panel,)),),
@@ -82,8 +85,9 @@ def _outcome(form: Form, results: Results) -> Outcome:
             },
         },
         notes=(
-            f"The largest distance from sync is {worst:.2f} points (required: 1), on {test_tasks} "
-            f"test tasks × {form.seeds} seeds.",
+            "The largest distance of a mode from sync is "
+            + (UNMEASURED if worst is None else f"{worst:.2f} points")
+            + f" (required: 1), on {test_tasks:,} test tasks × {seeds} seeds.",
             "Less sync, seed by seed: "
             + "; ".join(f"{label}: {figure(values, 2)}" for label, values in points.items())
             + " points (mean of the differences and its 95 % interval).",
@@ -107,8 +111,8 @@ EXPERIMENTS: Final = (
         "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 "
         "of 5 without grace, so that there are late answers; they are merged with a discount. "
         "Async: window 3, commits of 5 answers (with a commit for each, 5 times as many steps at "
-        "this rate lose accuracy), no limit of staleness. The quick form has 16 filters and 150 "
-        "rounds.",
+        "this rate lose accuracy), no limit of staleness. The quick form has 16 filters, 150 rounds "
+        f"and 600 test tasks. {CROWDED}",
         CONFIG,
         _cells,
         _outcome,

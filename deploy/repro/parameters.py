@@ -7,6 +7,7 @@ from typing import Final
 
 from dmaml.deploy.repro import thesis
 from dmaml.deploy.repro.experiment import (
+    CROWDED,
     Experiment,
     Form,
     Outcome,
@@ -19,8 +20,10 @@ from dmaml.deploy.repro.experiment import (
 from dmaml.deploy.sweep import Cell
 from dmaml.report.charts import Picture
 
+# an actor for each slot: θ does not depend on the actors, the seconds do
 WORKERS: Final = tuple(
-    Variant(f"{n} worker{'' if n == 1 else 's'}", (f"topology.slots={n}",)) for n in thesis.FACTORS
+    Variant(f"{n} slots and actors" if n > 1 else "1 slot and actor", (f"topology.slots={n}",), n)
+    for n in thesis.FACTORS
 )
 EPOCHS: Final = tuple(
     Variant(f"{n} epoch{'' if n == 1 else 's'}", (f"algorithm.local_steps={n}",))
@@ -50,14 +53,17 @@ def _experiment(
     about: str = "",
     published: tuple[tuple[str, str, tuple[Variant, ...]], ...] = (),
     groups: Sequence[tuple[str, Sequence[Variant]]] = (),
+    is_timed: bool = False,
 ) -> Experiment:
     """Return an experiment that varies one setting.
 
     Args:
         published: (what, published, the variants whose figures stand beside it).
         groups: (title, variants) of each row of panels; default: all of them in one.
+        is_timed: one run at a time, with a panel of accuracy by second.
     """
     config = thesis.named(name, thesis.OMNIGLOT)
+    places = ("rounds", "tasks", "seconds") if is_timed else ("rounds", "tasks")
 
     def cells(form: Form) -> tuple[Cell, ...]:
         return cells_of(config, variants, form, thesis.short(form, quick_rounds))
@@ -66,7 +72,7 @@ def _experiment(
         panels = tuple(
             thesis.curves(results, group, form, by, f"{what} by {by}".strip())
             for what, group in (groups or [("", variants)])
-            for by in ("rounds", "tasks")
+            for by in places
         )
         beside = tuple(
             Published(
@@ -76,14 +82,14 @@ def _experiment(
         )
         return Outcome(
             (thesis.final_table(results, variants, form, heading),),
-            (Picture(name, f"{title}, n = {form.seeds}", panels, columns=2),),
+            (Picture(name, f"{title}, n = {form.seeds}", panels, columns=len(places)),),
             beside,
             {"test": thesis.scores_of(results, variants, form)},
         )
 
     quick = f"The quick form has 16 filters and {quick_rounds} rounds."
-    text = f"{thesis.READING} {about} {quick}"
-    return Experiment(name, title, shows, " ".join(text.split()), config, cells, outcome)
+    text = f"{thesis.READING} {about} {quick} {'' if is_timed else CROWDED}"
+    return Experiment(name, title, shows, " ".join(text.split()), config, cells, outcome, is_timed)
 
 
 def _score(results: Results, variant: Variant, form: Form) -> str:
@@ -100,8 +106,11 @@ EXPERIMENTS: Final = (
         "workers",
         WORKERS,
         60,
-        "Workers are `topology.slots`; their gradients are averaged.",
+        "Workers are `topology.slots`; their gradients are averaged. There are as many actors as "
+        "slots, and one run at a time, so that accuracy by second is that of a cluster which grows "
+        "with the slots, as far as there are cores for its actors.",
         (("more workers", "a loss of accuracy per seen task", (WORKERS[0], WORKERS[-1])),),
+        is_timed=True,
     ),
     _experiment(
         "epochs",

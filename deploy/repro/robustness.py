@@ -8,6 +8,7 @@ from typing import Final
 
 from dmaml.deploy.repro import thesis
 from dmaml.deploy.repro.experiment import (
+    UNMEASURED,
     Experiment,
     Form,
     Outcome,
@@ -157,16 +158,19 @@ def _byzantine_outcome(form: Form, results: Results) -> Outcome:
     }
     both = [name for name in near[SHUFFLED] if name in near[SCALED]]
     stopped = sorted({run.cell.name for run in results if run.finished.stopped})
+    unmeasured = {f: sum(not scores[g, r, f] for g in GENERATORS for r in RULES) for f in near}
     notes = [
-        f"clean, mean × mean: {_words(clean)} %; chance is 20 %.",
+        f"clean, mean × mean: {_words(clean)}; chance is 20 %.",
         *(
-            f"{fault}: mean × mean {_words(_mean(scores['mean', 'mean', fault]))} %; within "
-            f"{NEAR:g} point of the clean run: {', '.join(found) or 'none'}."
+            f"{fault}: mean × mean {_words(_mean(scores['mean', 'mean', fault]))}; within "
+            f"{NEAR:g} point of the clean run: {_names(found, clean, unmeasured[fault])}."
             for fault, found in near.items()
         ),
-        f"within {NEAR:g} point under both: {', '.join(both) or 'none'}.",
-        "Under Adam, sum differs from mean by rounding alone. staleness_discount is mean in mode "
-        "sync, where nothing is stale, and is left out; loss_weighted is its softmax form.",
+        f"within {NEAR:g} point under both: {_names(both, clean, max(unmeasured.values()))}.",
+        "Under Adam, which divides by the gradient's size, sum equals mean up to rounding. krum "
+        "keeps one slot's gradient and ignores the weights: every generator gives it the same run. "
+        "staleness_discount is mean in mode sync, where nothing is stale, and is left out; "
+        "loss_weighted is its softmax form.",
     ]
     if stopped:
         notes.append(
@@ -209,7 +213,16 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _words(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return UNMEASURED if value is None else f"{value:.1f} %"
+
+
+def _names(found: Sequence[str], clean: float | None, num_unmeasured: int) -> str:
+    """Return which combinations are near, and how many nobody knows of."""
+    total = len(GENERATORS) * len(RULES)
+    if clean is None or num_unmeasured == total:
+        return UNMEASURED
+    left = f" ({num_unmeasured} of {total} {UNMEASURED})" if num_unmeasured else ""
+    return (", ".join(found) or "none") + left
 
 
 def _is_near(value: float | None, clean: float | None) -> bool:
