@@ -11,6 +11,8 @@ from typing import Any, NoReturn, final
 from rich.console import Console
 from rich.table import Table
 
+from dmaml.deploy.tables import show_table
+
 
 @final
 class Parser(argparse.ArgumentParser):
@@ -90,7 +92,7 @@ def show(report: dict[str, Any], columns: dict[str, str], rows: list[dict[str, A
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(str(row.get(key, "")) for key in columns))
-    Console().print(table)
+    show_table(Console(), table)
 
 
 def finish(

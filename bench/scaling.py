@@ -34,7 +34,6 @@ from dmaml.bench.trial import (
 )
 from dmaml.common.config import RunConfig, identity
 from dmaml.common.errors import RunFailedError
-from dmaml.deploy.train import check_work
 
 SKIPPED: Final = 5  # rounds after the last actor came
 BASE: Final[Values] = {
@@ -114,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = [Point(a, options.slots, a, 1, options.tasks) for a in options.actors]
     else:
         rows = points(options.factor, options.ratios, options.tasks)
+    from dmaml.deploy.train import check_work  # imports torch
+
     check_work(config_for(rows[0], options), options.data_dir)
     report = measured(rows, options)
     finish(report, COLUMNS, report["points"], options.json)

@@ -20,9 +20,6 @@ from dmaml.common.errors import RunFailedError
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.layout import Flat
 from dmaml.common.rundir import Row, read_rows
-from dmaml.deploy.local import LocalOptions, train
-from dmaml.server.outer import Outer
-from dmaml.worker.answers import Answerer
 
 Values = Mapping[str, Mapping[str, Any]]
 
@@ -54,6 +51,8 @@ def run_trial(config: RunConfig, actors: int, folder: Path | None, data_dir: Pat
     Raises:
         DmamlError: what the run ended with.
     """
+    from dmaml.deploy.local import LocalOptions, train  # imports Ray
+
     with tempfile.TemporaryDirectory(prefix="dmaml-bench-", dir=folder) as place:
         run_dir = Path(place) / "run"
         began = time.monotonic()
@@ -93,6 +92,9 @@ def plain_digest(config: RunConfig) -> str:
     Synchronous, weights and aggregation `mean`, one part, a constant learning rate. Simulated
     computation does not sleep.
     """
+    from dmaml.server.outer import Outer  # both import torch
+    from dmaml.worker.answers import Answerer
+
     if config.algorithm.options:
         awake = config.algorithm.model_copy(update={"options": {"task_ms": 0}})
         config = config.model_copy(update={"algorithm": awake})

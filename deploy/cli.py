@@ -19,7 +19,7 @@ if sys.version_info < MIN_PYTHON:
 
 import typer  # noqa: E402
 
-from dmaml.common.errors import DmamlError  # noqa: E402
+from dmaml.common.errors import ConfigError, DmamlError  # noqa: E402
 from dmaml.deploy.simulate import simulate  # noqa: E402
 
 app = typer.Typer(
@@ -281,7 +281,9 @@ def repro(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick/--full", help="At most ten minutes on two cores, or the whole."),
+        typer.Option(
+            "--quick/--full", help="Meant for at most ten minutes on two cores, or the whole."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; default runs/repro/NAME[-quick].")
@@ -299,6 +301,13 @@ def repro(
     json_output: Json = False,
 ) -> None:
     """Run a published experiment; print measured beside published, draw the pictures."""
+    from dmaml.deploy.experiments import require_known
+
+    if name is not None:
+        require_known(name)  # before the imports of a run, which take seconds
+    elif quick or smooth or (out, seeds, lanes, data_dir) != (None, None, None, None):
+        raise ConfigError("dmaml repro: options without NAME. Name one; `dmaml repro` lists them.")
+
     from dmaml.deploy.repro.command import reproduce, show_list
 
     if name is None:

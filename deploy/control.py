@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dmaml.common.errors import RunFailedError
 from dmaml.common.items import RunState
 from dmaml.deploy.progress import describe
+from dmaml.deploy.tables import show_table
 from dmaml.worker.connection import Address, Retry
 from dmaml.worker.operator import Operator
 
@@ -76,13 +77,13 @@ def _show(status: Any) -> None:
     if status.trained:
         console.print(describe(status), highlight=False, soft_wrap=True)
     if status.workers:
-        table = Table("actor", "host", "leases", "answers", "silent s")
+        table = Table(Column("actor", no_wrap=True), "host", "leases", "answers", "silent s")
         for worker in status.workers:
             table.add_row(
                 worker.worker_id, worker.host, str(worker.leases), str(worker.contributions),
                 f"{worker.idle_s:.1f}",
             )  # fmt: skip
-        console.print(table)
+        show_table(console, table)
 
 
 def _status(status: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from dmaml.deploy.tables import show_table
 from dmaml.worker.tasks import locate, originals
 
 
@@ -21,12 +22,13 @@ def show_list(data_dir: Path | None, json_output: bool) -> None:
         out = {"places": places, "sources": [asdict(row) for row in rows]}
         sys.stdout.write(json.dumps(out) + "\n")
         return
-    table = Table("name", "task.source", "found", "licence", "sha256")
+    names = (Column(heading, no_wrap=True) for heading in ("name", "task.source"))
+    table = Table(*names, "found", "licence", "sha256")
     for row in rows:
         found = "embedded" if row.file is None else row.path or "no"
         table.add_row(row.name, row.source, found, row.licence, (row.sha256 or "")[:12])
     console = Console()
-    console.print(table)
+    show_table(console, table)
     console.print(f"looked in: {', '.join(places)}", highlight=False, soft_wrap=True)
     console.print(
         "also: npz:PATH (docs/data.md) and folder:PATH (one folder of pictures per class)",

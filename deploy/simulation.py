@@ -20,6 +20,7 @@ from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.deploy.default import load_config
 from dmaml.deploy.simulation_table import table_of
+from dmaml.deploy.tables import show_table
 from dmaml.server.simulation import scenario as scenarios
 from dmaml.server.simulation.distributions import parse
 from dmaml.server.simulation.figures import Figures
@@ -102,7 +103,7 @@ def simulate_here(request: Request, json_output: bool) -> None:
     else:
         out = Console()
         out.print(headline(plan), highlight=False, soft_wrap=True)
-        out.print(table_of(results))
+        show_table(out, table_of(results))
         sys.stdout.flush()
     console.print(f"simulated in {took:.1f} s", highlight=False)
 

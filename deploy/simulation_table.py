@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from dmaml.server.simulation.figures import Figures
 
@@ -13,7 +13,7 @@ Cell = Callable[[Figures], str]
 
 def table_of(results: list[Figures]) -> Table:
     """Return the figures of the modes side by side; docs/simulation.md explains each."""
-    table = Table("figure")
+    table = Table(Column("figure", no_wrap=True))
     for figures in results:
         table.add_column(figures.mode, justify="right")
     for label, cell in (*_speed(results), *_staleness(results), *_counts(results)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dmaml.common.errors import UnknownNameError
+from dmaml.deploy.experiments import require_known
 from dmaml.deploy.repro import (
     beta,
     durations,
@@ -32,6 +32,5 @@ def find(name: str) -> Experiment:
     Raises:
         UnknownNameError: no such one.
     """
-    if name not in EXPERIMENTS:
-        raise UnknownNameError("experiment", name, tuple(EXPERIMENTS))
+    require_known(name)
     return EXPERIMENTS[name]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as RichTable
 
 from dmaml.common.config import RunConfig
@@ -21,7 +22,7 @@ from dmaml.deploy.interrupts import interrupt_on_sigterm
 from dmaml.deploy.repro import EXPERIMENTS, find
 from dmaml.deploy.repro.experiment import Experiment, Form, Outcome, Results, Table
 from dmaml.deploy.sweep import Cell, Progress, measured, read_finished, require_writable, sweep
-from dmaml.deploy.train import check_work
+from dmaml.deploy.tables import show_table
 from dmaml.report.charts import draw
 
 FULL_SEEDS = 3
@@ -33,10 +34,10 @@ def show_list(json_output: bool) -> None:
         rows = [{"name": e.name, "title": e.title, "shows": e.shows} for e in EXPERIMENTS.values()]
         print(json.dumps({"experiments": rows}))
         return
-    table = RichTable("name", "what", "shows")
+    table = RichTable(Column("name", no_wrap=True), "what", "shows")
     for one in EXPERIMENTS.values():
         table.add_row(one.name, one.title, one.shows)
-    Console().print(table)
+    show_table(Console(), table)
 
 
 def reproduce(
@@ -104,6 +105,8 @@ def check_cells(cells: tuple[Cell, ...], data_dir: Path | None) -> None:
     Raises:
         BadInputError: no data, a plug-in that is not there, a model that does not suit.
     """
+    from dmaml.deploy.train import check_work  # imports torch
+
     seen: dict[str, RunConfig] = {}
     for cell in cells:
         config = cell.config
@@ -168,11 +171,11 @@ def _words(progress: Progress) -> str:
 def _show(console: Console, experiment: Experiment, outcome: Outcome, pictures: list[str]) -> None:
     console.print(f"[bold]{experiment.title}[/] ({experiment.shows})", highlight=False)
     for table in outcome.tables:
-        console.print(_rich(table))
+        show_table(console, _rich(table))
     if outcome.published:
         rows = tuple((o.what, o.published, o.measured, o.source) for o in outcome.published)
         columns = ("", "published", "measured here", "source")
-        console.print(_rich(Table("published and measured", columns, rows)))
+        show_table(console, _rich(Table("published and measured", columns, rows)))
     for line in (*outcome.notes, experiment.about):
         console.print(line, highlight=False, soft_wrap=True)
     for picture in pictures:

@@ -87,7 +87,8 @@ def _outcome(form: Form, results: Results) -> Outcome:
         notes=(
             "The largest distance of a mode from sync is "
             + (UNMEASURED if worst is None else f"{worst:.2f} points")
-            + f" (required: 1), on {test_tasks:,} test tasks × {seeds} seeds.",
+            + f" (required: 1), on {test_tasks:,} test tasks × {seeds} "
+            f"seed{'s' * (seeds != 1)}.",
             "Less sync, seed by seed: "
             + "; ".join(f"{label}: {figure(values, 2)}" for label, values in points.items())
             + " points (mean of the differences and its 95 % interval).",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,11 @@ import pytest
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, RunDirectoryError, UnknownNameError
+from dmaml.deploy.experiments import NAMES
 from dmaml.deploy.repro import EXPERIMENTS, find, modes, robustness, slots, thesis
 from dmaml.deploy.repro.command import num_lanes
 from dmaml.deploy.repro.experiment import (
+    CROWDED,
     Experiment,
     Form,
     Results,
@@ -52,7 +58,7 @@ def measured(cell: Cell, score: float = 0.5, rounds: int = 4, stopped: str = "")
     rows = [
         {
             "version": n, "tasks_seen": n * per_round, "duration_s": 0.5, "norm": 1.0, "loss": 1.0,
-            "items": [{"staleness": 0}], "metrics": {},
+            "at": 100 + n * 0.5, "items": [{"staleness": 0}], "metrics": {},
         }
         for n in range(1, rounds + 1)
     ]  # fmt: skip
@@ -113,9 +119,9 @@ def test_the_quick_form_is_the_smaller(experiment: Experiment) -> None:
 
 @EACH
 def test_an_outcome_has_tables_pictures_and_json(experiment: Experiment) -> None:
-    if experiment is slots.EXPERIMENTS[0]:
-        pytest.skip("it compares checkpoints: tests/integration/test_sweep.py")
     cells = experiment.cells(QUICK)
+    if experiment is slots.EXPERIMENTS[0]:  # reads checkpoints: tests/integration/test_sweep.py
+        cells = tuple(cell for cell in cells if cell.config.run.rounds > 1)
 
     outcome = experiment.outcome(QUICK, results_of(cells))
 
@@ -139,6 +145,52 @@ def test_an_outcome_without_a_single_finished_run_is_empty_and_no_error(
 
     words = {cell for table in outcome.tables for row in table.rows for cell in row[1:]}
     assert words <= {"–", "", "0", *map(str, (1, 2, 4, 8, 16))}
+    assert not any(re.search(r"nan|0e[-+]|0\.0| is none|: none", n) for n in outcome.notes)
+    promised = {"workers_vs_tasks": 2, "byzantine": 6, "modes": 1}
+    unmeasured = sum(note.count("not measured") for note in outcome.notes)
+    assert unmeasured == promised.get(experiment.name, 0)
+
+
+def test_equal_curves_are_claimed_only_where_all_of_them_were_measured() -> None:
+    experiment = slots.EXPERIMENTS[0]
+    cells = [cell for cell in experiment.cells(Form(True, 1)) if cell.config.run.rounds > 1]
+    whole = {cell.name: measured(cell) for cell in cells}
+    name = slots.SPLIT_SUM.cell_name(1)
+
+    def claim(results: dict[str, Measured]) -> str:
+        return experiment.outcome(Form(True, 1), Results(results)).notes[1]
+
+    far = whole | {name: measured(whole[name].cell, score=0.52)}
+    shorter = replace(whole[name], evaluations=whole[name].evaluations[:1])
+    assert claim(whole).endswith(" is 0.00 points.")
+    assert claim(far).endswith(" is 2.00 points.")
+    assert claim({n: run for n, run in whole.items() if n != name}).endswith(" is not measured.")
+    assert claim(whole | {name: shorter}).endswith(" is not measured.")
+
+
+def test_a_table_with_holes_says_how_many_combinations_were_not_measured() -> None:
+    experiment = robustness.EXPERIMENTS[1]
+    cells = [
+        c
+        for c in experiment.cells(Form(True, 1))
+        if not re.search("(mean|weighted|median|average)-krum-shuffled", c.name)
+    ]
+
+    notes = experiment.outcome(Form(True, 1), results_of(cells, score=0.2)).notes
+
+    assert "(4 of 28 not measured)." in notes[1]
+    assert "not measured" not in notes[2]
+    assert "(4 of 28 not measured)." in notes[3]
+
+
+def test_a_search_whose_rates_all_diverged_names_none_as_the_best() -> None:
+    experiment = EXPERIMENTS["beta_sinusoid"]
+    cells = experiment.cells(QUICK)
+
+    outcome = experiment.outcome(QUICK, results_of(cells, score=float("nan")))
+
+    assert outcome.notes == ()
+    assert outcome.facts["best_beta"] == {}
 
 
 @EACH
@@ -147,7 +199,46 @@ def test_the_configuration_beside_the_code_is_the_entry_s(experiment: Experiment
 
     expected = f"# {experiment.title} ({experiment.shows}).\n#\n# dmaml repro {experiment.name}\n"
     assert file.read_text() == expected + experiment.config
-    configuration.load(file)
+    trained = configuration.resolve(configuration.load(file))
+    first = experiment.cells(Form(False, seeds=3))[0].config
+    named = first.run.model_copy(update={"name": experiment.name})
+    assert trained == first.model_copy(update={"run": named})
+
+
+def test_the_names_that_cost_nothing_are_those_of_the_experiments() -> None:
+    assert tuple(EXPERIMENTS) == NAMES
+
+
+QUICKLY = """
+import sys
+from dmaml.deploy.cli import run_cli
+code = run_cli(sys.argv[1:])
+print(sorted({"torch", "ray", "grpc"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["repro", "nosuch"], "error: unknown experiment 'nosuch'. Known: beta_miniimagenet,"),
+        (["repro", "--quick"], "error: dmaml repro: options without NAME. Name one; `dmaml repro`"),
+        (["repro", "--seeds", "3"], "error: dmaml repro: options without NAME."),
+        (["bench", "scaling", "--simulated-task-ms", "-1"], "argument --simulated-task-ms: -1 is"),
+        (["bench", "stragglers", "--slots", "1"], "error: --slots 1: one slow actor"),
+    ],
+)
+def test_what_is_wrong_is_said_before_torch_and_ray_are_imported(
+    arguments: list[str], sentence: str
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", QUICKLY, *arguments], capture_output=True, text=True, check=False
+    )
+
+    assert found.returncode == 2
+    assert found.stdout == "[]\n"
+    assert sentence in found.stderr
+    assert found.stderr.count("\n") == 1
 
 
 def test_an_unknown_experiment_is_named_with_the_nearest() -> None:
@@ -172,6 +263,9 @@ def test_validation_steps_are_those_of_the_figures() -> None:
 def test_timed_experiments_are_done_one_run_at_a_time() -> None:
     durations, modes = EXPERIMENTS["durations"], EXPERIMENTS["modes"]
 
+    timed = [name for name, experiment in EXPERIMENTS.items() if experiment.is_timed]
+    assert timed == ["workers", "scaling", "durations"]
+
     assert num_lanes(durations, durations.cells(QUICK), lanes=4) == 1
     assert num_lanes(modes, modes.cells(QUICK), lanes=4) == 4
     grown = {
@@ -180,6 +274,29 @@ def test_timed_experiments_are_done_one_run_at_a_time() -> None:
         if c.name.startswith(("workers", "none"))
     }
     assert grown == {(n, n) for n in (1, 2, 4, 8, 16)}
+    workers = EXPERIMENTS["workers"].cells(QUICK)
+    assert {(c.config.topology.slots, c.actors) for c in workers} == grown
+
+
+def test_accuracy_by_second_is_shown_where_slots_and_actors_grow_together() -> None:
+    cells = EXPERIMENTS["workers"].cells(QUICK)
+
+    outcome = EXPERIMENTS["workers"].outcome(QUICK, results_of(cells))
+
+    by_second = outcome.pictures[0].panels[-1]
+    assert isinstance(by_second, Lines)
+    assert by_second.x_label == "training time, seconds"
+    assert len(by_second.lines) == 5
+
+
+@EACH
+def test_untimed_seconds_are_said_to_be_of_shared_cores(experiment: Experiment) -> None:
+    outcome = experiment.outcome(QUICK, Results({}))
+    columns = {column for table in outcome.tables for column in table.columns}
+    labels = {getattr(panel, "x_label", "") for one in outcome.pictures for panel in one.panels}
+
+    if any("second" in label or label.endswith(", s") for label in columns | labels):
+        assert experiment.is_timed or CROWDED in experiment.about
 
 
 def test_every_generator_meets_every_rule_under_every_fault() -> None:
@@ -249,6 +366,14 @@ def test_scores_and_curves_are_read_by_step_and_by_place() -> None:
     assert validation(run, "rounds", "accuracy") == ([], [])
 
 
+def test_seconds_of_overlapping_commits_count_once() -> None:
+    run = measured(cell_of("one", TINY))
+    for row in run.rounds:
+        row["duration_s"] = 1.5  # each begins while the two before it are in progress
+
+    assert validation(run, "seconds", "mse")[0] == [2.0, 3.0]
+
+
 def test_a_figure_has_its_interval_where_there_are_several() -> None:
     assert figure([]) == "–"
     assert figure([12.34]) == "12.3"
@@ -293,6 +418,13 @@ def test_modes_are_compared_with_sync_seed_by_seed() -> None:
     merged, waiting = outcome.facts["points_from_sync"].values()
     assert merged == pytest.approx({"mean": -1.1, "ci95": 1.2706}, abs=1e-3)
     assert waiting == pytest.approx({"mean": -1.0, "ci95": 0.0})
+    distance = "The largest distance of a mode from sync is"
+    assert outcome.notes[0] == f"{distance} 1.10 points (required: 1), on 600 test tasks × 1 seed."
+    del runs[modes.ASYNC.cell_name(2)]
+    missing = EXPERIMENTS["modes"].outcome(QUICK, Results(runs))
+    assert missing.notes[0].startswith(f"{distance} not measured (required: 1), on 600")
+    full = EXPERIMENTS["modes"].outcome(Form(False, 3), Results({}))
+    assert "on 2,000 test tasks" in full.notes[0]
 
 
 def test_a_table_shows_how_far_each_variant_is_from_a_chosen_one() -> None:

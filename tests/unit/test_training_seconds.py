@@ -41,3 +41,9 @@ def test_rounds_that_overlap_count_once_and_what_is_between_them_does_not():
 )
 def test_a_pause_does_not_count(pauses, expected):
     assert training_seconds(rounds((0, 10), (10, 20)), events(*pauses)) == expected
+
+
+def test_what_is_later_than_a_moment_does_not_count():
+    found = [training_seconds(rounds((0, 4), (1, 6), (8, 9)), [], until=t) for t in (0, 3, 5, 8.5)]
+
+    assert found == [0, 3, 5, 6.5]
