@@ -297,12 +297,23 @@ def repro(
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Smooth curves by a polynomial of degree 10.")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Without NAME: write the scoreboard of what is in --out (runs/repro)."),
+    ] = None,
     data_dir: DataDir = None,
     json_output: Json = False,
 ) -> None:
     """Run a published experiment; print measured beside published, draw the pictures."""
     from dmaml.deploy.experiments import require_known
 
+    if page is not None:
+        if name is not None:
+            raise ConfigError(f"--page with {name!r}: it shows all that were run. Leave one out.")
+        from dmaml.deploy.repro.command import write_page
+
+        write_page(page, out)
+        return
     if name is not None:
         require_known(name)  # before the imports of a run, which take seconds
     elif quick or smooth or (out, seeds, lanes, data_dir) != (None, None, None, None):

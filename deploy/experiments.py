@@ -23,6 +23,22 @@ NAMES: Final = (
     "generators",
     "byzantine",
     "modes",
+    "maml_omniglot_5w1s",
+    "omniglot_20w1s",
+    "fomaml_omniglot_5w1s",
+    "maml_mlp_omniglot_5w1s",
+    "maml_plus_plus_omniglot_5w1s",
+    "meta_sgd_omniglot_5w1s",
+    "reptile_omniglot_5w1s",
+    "protonet_omniglot_5w1s",
+    "protonet_omniglot_20w1s",
+    "matching_omniglot_5w1s",
+    "mann_omniglot_5w1s",
+    "mann_omniglot_5w5s",
+    "sinusoid_5shot",
+    "meta_sgd_sinusoid_5shot",
+    "function_families_hsml",
+    "miniimagenet_5w1s",
 )
 
 

@@ -50,6 +50,11 @@ def fingerprint(config: RunConfig) -> dict[str, str]:
     return found | {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
+def cpu_model() -> str:
+    """Return the processor's name."""
+    return _cpu()[1]
+
+
 def _cpu() -> tuple[set[str], str]:
     flags: set[str] = set()
     model = platform.processor() or platform.machine()

@@ -11,6 +11,7 @@ from dmaml.deploy.repro import (
     implementation,
     modes,
     parameters,
+    published,
     robustness,
     scaling,
     slots,
@@ -21,6 +22,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
+        published,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

@@ -10,22 +10,24 @@ import time
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import RunFailedError
+from dmaml.common.errors import ConfigError, RunFailedError
 from dmaml.deploy.interrupts import interrupt_on_sigterm
 from dmaml.deploy.repro import EXPERIMENTS, find
 from dmaml.deploy.repro.experiment import Experiment, Form, Outcome, Results, Table
+from dmaml.deploy.repro.page import page, read_reports
+from dmaml.deploy.repro.provenance import provenance
 from dmaml.deploy.sweep import Cell, Progress, measured, read_finished, require_writable, sweep
 from dmaml.deploy.tables import show_table
 from dmaml.report.charts import draw
 
-FULL_SEEDS = 3
+RUNS: Final = Path("runs") / "repro"
 
 
 def show_list(json_output: bool) -> None:
@@ -38,6 +40,24 @@ def show_list(json_output: bool) -> None:
     for one in EXPERIMENTS.values():
         table.add_row(one.name, one.title, one.shows)
     show_table(Console(), table)
+
+
+def write_page(page_file: Path, folder: Path | None) -> None:
+    """Write the scoreboard of what was run.
+
+    Raises:
+        BadInputError: nothing was, or the page cannot be written.
+    """
+    reports = read_reports(folder or RUNS)
+    try:
+        page_file.write_text(page(reports), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--page {str(page_file)!r} cannot be written ({error.strerror}). Name another file."
+        ) from None
+    Console(stderr=True).print(
+        f"{page_file}: {len(reports)} experiments", highlight=False, soft_wrap=True
+    )
 
 
 def reproduce(
@@ -57,8 +77,10 @@ def reproduce(
         RunFailedError: some of its runs failed; what the others came to was shown.
     """
     experiment = find(name)
-    form = Form(quick, seeds or (experiment.quick_seeds if quick else FULL_SEEDS), smooth)
-    folder = out or Path("runs") / "repro" / (f"{name}-quick" if quick else name)
+    form = Form(
+        quick, seeds or (experiment.quick_seeds if quick else experiment.full_seeds), smooth
+    )
+    folder = out or RUNS / (f"{name}-quick" if quick else name)
     cells = experiment.cells(form)
     check_cells(cells, data_dir)
     require_writable(folder)
@@ -75,7 +97,7 @@ def reproduce(
         "experiment": name,
         "form": "quick" if quick else "full",
         "seeds": form.seeds,
-        "intervals": "95 %, Student's t over seeds",
+        "intervals": "95 %, Student's t over seeds; published, of one seed: over its tasks",
         "about": experiment.about,
         "wall_s": round(time.monotonic() - began, 1),
         "failed": failures,
@@ -83,6 +105,7 @@ def reproduce(
         "published": [asdict(one) for one in outcome.published],
         "facts": outcome.facts,
         "notes": list(outcome.notes),
+        "provenance": provenance(),
         "pictures": pictures,
     }
     text = json.dumps(_plain(report), allow_nan=False, ensure_ascii=False)
@@ -173,8 +196,10 @@ def _show(console: Console, experiment: Experiment, outcome: Outcome, pictures: 
     for table in outcome.tables:
         show_table(console, _rich(table))
     if outcome.published:
-        rows = tuple((o.what, o.published, o.measured, o.source) for o in outcome.published)
-        columns = ("", "published", "measured here", "source")
+        rows = tuple(
+            (o.what, o.published, o.measured, o.verdict, o.source) for o in outcome.published
+        )
+        columns = ("", "published", "measured here", "verdict", "source")
         show_table(console, _rich(Table("published and measured", columns, rows)))
     for line in (*outcome.notes, experiment.about):
         console.print(line, highlight=False, soft_wrap=True)

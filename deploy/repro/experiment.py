@@ -94,6 +94,7 @@ class Published:
     published: str
     measured: str
     source: str = THESIS
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Experiment:
         cells: the runs of a form.
         outcome: what they come to.
         is_timed: wall times matter: cells are done one at a time, whatever --lanes says.
-        quick_seeds: experiments of the quick form where --seeds is not given.
+        quick_seeds, full_seeds: experiments of a form where --seeds is not given.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Experiment:
     outcome: Callable[[Form, Results], Outcome]
     is_timed: bool = False
     quick_seeds: int = 3
+    full_seeds: int = 3
 
 
 def cells_of(

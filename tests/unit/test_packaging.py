@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"bench", "common", "deploy", "learner", "report", "server", "worker"}
+FOLDERS = {"bench", "common", "configs", "deploy", "learner", "report", "server", "worker"}
 STUBS = ROOT / "proto" / "dmaml" / "v1"
 
 

@@ -1,0 +1,1 @@
+"""Configurations of published results and experiments, by name: `dmaml.configs/NAME.yaml`."""
