@@ -38,6 +38,7 @@ class Kind(enum.IntEnum):
     CONTEXT = 10
     SIMULATION = 11
     FAULT = 12
+    CONTROL = 13
 
 
 class _NoEntropy(ISeedSequence):

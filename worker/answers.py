@@ -60,6 +60,7 @@ class Answerer:
             num_outputs,
             self.source.num_units,
             getattr(self.source, "num_parameters", 0),
+            getattr(self.source, "environments", None),
         )
 
     def draw(self, item: WorkItem) -> list[TaskBatch]:

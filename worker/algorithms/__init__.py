@@ -15,10 +15,12 @@ from dmaml.worker.algorithms.base import Algorithm, Problem
 from dmaml.worker.algorithms.episodes import Kind
 from dmaml.worker.algorithms.local_steps import LocalSteps
 from dmaml.worker.algorithms.options import PAGE
+from dmaml.worker.control.base import Family
 
 GROUP: Final = "dmaml.algorithms"
 ALGORITHMS: Final = {
     "maml": "dmaml.worker.algorithms.maml:Maml",
+    "maml_rl": "dmaml.worker.algorithms.maml_rl:MamlRl",
     "reptile": "dmaml.worker.algorithms.reptile:Reptile",
     "protonet": "dmaml.worker.algorithms.protonet:Protonet",
     "matching": "dmaml.worker.algorithms.matching:Matching",
@@ -38,6 +40,7 @@ def build(
     num_outputs: int,
     num_units: int = 0,
     num_parameters: int = 0,
+    environments: Family | None = None,
 ) -> Algorithm:
     """Return the run's algorithm around the run's model.
 
@@ -52,6 +55,7 @@ def build(
         num_outputs: width of the model's last layer.
         num_units: units of the source.
         num_parameters: numbers by which the source describes a task; 0: none.
+        environments: of control tasks, where they come from.
 
     Raises:
         UnknownNameError: no such algorithm or model.
@@ -59,8 +63,11 @@ def build(
     """
     section = config.algorithm
     thing = find("algorithm", GROUP, ALGORITHMS, section.name)
+    _require_control(config, source_kind, getattr(thing, "for_control", False))
     if hasattr(thing, "configured"):
-        problem = Problem(source_kind, input_shape, num_outputs, num_units, num_parameters)
+        problem = Problem(
+            source_kind, input_shape, num_outputs, num_units, num_parameters, environments
+        )
         algorithm = _made(section, partial(thing.configured, config, problem))
     else:
         algorithm = _around_a_model(thing, config, source_kind, input_shape, num_outputs)
@@ -97,6 +104,19 @@ def _around_a_model(
             f"Thing(config, model, {source_kind!r}, **{section.options})."
         ) from error
     return algorithm
+
+
+def _require_control(config: RunConfig, source_kind: Kind, is_for_control: bool) -> None:
+    if (source_kind == "control") != is_for_control:
+        remedy = (
+            "Take maml_rl, or an algorithm of your own with the attribute for_control"
+            if source_kind == "control"
+            else "Take another algorithm, or a source of control tasks such as navigation"
+        )
+        raise ConfigError(
+            f"algorithm {config.algorithm.name!r} is {'' if is_for_control else 'not '}for control, "
+            f"and task.source {config.task.source!r} gives {source_kind}. {remedy}."
+        )
 
 
 def _require_n_way(config: RunConfig, algorithm: Algorithm) -> None:

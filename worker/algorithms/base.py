@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.episodes import Kind
+from dmaml.worker.control.base import Family
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
@@ -26,9 +27,10 @@ class Problem:
     Attributes:
         kind: what the labels are.
         input_shape: shape of one example.
-        num_outputs: n_way, or the width of a regression target.
+        num_outputs: n_way, the width of a regression target, or that of an action.
         num_units: units of the source; the ids in a batch are below it.
         num_parameters: numbers that describe a task (`TaskBatch.parameters`); 0: not known.
+        environments: of control tasks, where they come from.
     """
 
     kind: Kind
@@ -36,6 +38,7 @@ class Problem:
     num_outputs: int
     num_units: int = 0
     num_parameters: int = 0
+    environments: Family | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Evaluation:
 
     Attributes:
         metrics: by name. Classification: `loss`, `accuracy` (transductive: batch norm over the
-            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`.
+            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`. Control: `return` and
+            `adaptation_delta` (return minus that after 0 steps).
     """
 
     metrics: dict[str, Steps]
@@ -92,7 +96,8 @@ class Algorithm(Protocol):
     A class with a class method `configured(config, problem, **options)` is made by it and builds
     its own model (an embedding, say); any other is called as `Thing(config, model, kind,
     **options)`. One whose tasks may have another n_way in evaluation than in training says so by
-    the attribute `any_way = True`.
+    the attribute `any_way = True`; one that learns control tasks, and nothing else, by
+    `for_control = True`.
     """
 
     def init(self, stream: Stream) -> Params:

@@ -15,7 +15,7 @@ from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
 Figures = dict[str, Tensor]
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "control"]
 
 
 @dataclass(frozen=True)

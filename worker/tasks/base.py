@@ -24,10 +24,14 @@ class TaskBatch:
         support_x: float32 `[T, n_way * k_shot, *input_shape]`.
         support_y: int64 labels 0 .. n_way - 1 `[T, n_way * k_shot]`, or float32
             `[T, k_shot, outputs]` for regression.
+            Control: x are the observations that k_shot trajectories begin with, float32
+            `[T, k_shot, *input_shape]`, and y the seeds of all that is random in them, int64
+            `[T, k_shot]`, >= 0.
         query_x, query_y: the same with k_query in place of k_shot.
         units: int64 `[T, n_way]`, the unit of each label (column = label).
         parameters: float32 `[T, P]`, the numbers that describe each task, where the source has
-            such (`num_parameters`); for the baseline `oracle`, no other algorithm reads them.
+            such (`num_parameters`); the baseline `oracle` is told them, and those of control tasks
+            say which environment it is. No other algorithm reads them.
     """
 
     support_x: NDArray[np.float32]
@@ -55,10 +59,11 @@ class TaskSource(Protocol):
             to score clusterings and never to train.
 
     A source whose tasks are described by P numbers says so by `num_parameters`, and puts them into
-    `TaskBatch.parameters`.
+    `TaskBatch.parameters`. One of control tasks has the attribute `environments`, a
+    `dmaml.worker.control.base.Family`.
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "control"]
     input_shape: tuple[int, ...]
     num_units: int
     digest: str
