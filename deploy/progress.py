@@ -93,6 +93,8 @@ def describe(status: Status) -> str:
         before = metrics.get("accuracy_before")
         start = f"{before:.2f} → " if before is not None else ""
         parts.append(f"accuracy {start}{metrics['accuracy']:.2f}")
+    elif "return" in metrics:
+        parts = [f"return {metrics['return_before']:.2f} → {metrics['return']:.2f}"]
     elif "loss_before" in metrics:
         parts.append(f"before {metrics['loss_before']:.3f}")
     parts.append(f"{status.tasks_per_s:.0f} tasks/s")

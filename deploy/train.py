@@ -18,6 +18,7 @@ from rich.table import Table
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DmamlError
+from dmaml.common.intervals import main_metric
 from dmaml.common.seeds import Kind, stream
 from dmaml.deploy.default import load_config
 from dmaml.deploy.interrupts import interrupt_on_sigterm
@@ -152,7 +153,7 @@ def check_free(listen: str, http: str) -> None:
 
 def table_of(test: dict[str, Any]) -> Table:
     """Return the test figures as a table: a row per adaptation step."""
-    metric = "accuracy" if "accuracy" in test else "mse" if "mse" in test else "loss"
+    metric = main_metric(test)
     table = Table(
         title=f"{test['tasks']} {test['split']} tasks, {test['n_way']}-way {test['k_shot']}-shot, "
         f"{test['k_query']} queries a class"
@@ -164,10 +165,15 @@ def table_of(test: dict[str, Any]) -> Table:
     inductive = test.get("inductive", {}).get(metric)
     if inductive:
         table.add_column("inductive ± 95 %", justify="right")
+    delta = test.get("adaptation_delta")
+    if delta:
+        table.add_column("adaptation delta", justify="right")
     for step, value in enumerate(test[metric]):
         cells = [str(step), _figure(value, test["ci95"][step])]
         if inductive:
             cells.append(_figure(inductive[step], test["inductive"]["ci95"][step]))
+        if delta:
+            cells.append(f"{delta[step]:+.3f}")
         table.add_row(*cells)
     return table
 

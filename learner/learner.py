@@ -13,7 +13,7 @@ from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig, evaluation_shape
 from dmaml.common.errors import ConfigError, RunDirectoryError
-from dmaml.common.intervals import interval
+from dmaml.common.intervals import interval, main_metric
 from dmaml.common.rundir import read_config
 from dmaml.common.seeds import Kind
 from dmaml.worker.answers import Answerer, params_of
@@ -67,7 +67,8 @@ class Learner:
         Returns:
             `tasks`, `steps`, `split`, `n_way`, `k_shot`, `k_query`; for classification `accuracy`
             and `ci95` (lists by step, batch norm over the query set), `loss`, and `inductive` with
-            `accuracy` and `ci95` (batch norm by the support set); for regression `mse` and `ci95`.
+            `accuracy` and `ci95` (batch norm by the support set); for regression `mse` and `ci95`;
+            for control `return` and `ci95`, and `adaptation_delta`.
 
         Raises:
             ConfigError: a number out of range.
@@ -85,7 +86,7 @@ class Learner:
             "k_shot": k_shot,
             "k_query": k_query or self.config.evaluation.k_query,
         }
-        main = "accuracy" if "accuracy" in metrics else "mse" if "mse" in metrics else "loss"
+        main = main_metric(metrics)
         for name, values in metrics.items():
             if name.endswith("_inductive"):
                 inductive = out.setdefault("inductive", {})

@@ -14,6 +14,8 @@ BEFORE, AFTER, VALIDATION = "#999999", "#0072B2", "#D55E00"  # told apart by the
 def draw_curve(run_dir: Path) -> Path:
     """Draw query loss and accuracy before and after adaptation, with the validations.
 
+    Of control it draws the return, which is minus the loss.
+
     Returns:
         The path of the picture, `report/curve.png` of the run directory.
 
@@ -30,6 +32,8 @@ def draw_curve(run_dir: Path) -> Path:
     if not rounds:
         raise RunDirectoryError(f"run directory {str(run_dir)!r} has no round yet. Train first.")
     has_accuracy = "accuracy" in rounds[-1]["metrics"]
+    has_return = "return" in rounds[-1]["metrics"]
+    sign = -1.0 if has_return else 1.0
     figure, axes = pyplot.subplots(
         1, 2 if has_accuracy else 1, figsize=(9.0 if has_accuracy else 5.5, 3.4), squeeze=False
     )
@@ -37,11 +41,12 @@ def draw_curve(run_dir: Path) -> Path:
     versions = [row["version"] for row in rounds]
     before = [row["metrics"].get("loss_before") for row in rounds]
     if all(value is not None for value in before):
-        _line(axis, versions, before, BEFORE, "before adaptation")
-    _line(axis, versions, [row["loss"] for row in rounds], AFTER, "after adaptation")
-    metric = "loss" if has_accuracy else "mse"
+        _line(axis, versions, [sign * value for value in before], BEFORE, "before adaptation")
+    _line(axis, versions, [sign * row["loss"] for row in rounds], AFTER, "after adaptation")
+    metric = "loss" if has_accuracy else "return" if has_return else "mse"
     _points(axis, evaluations, metric, "validation")
-    axis.set_ylabel("query loss" if has_accuracy else "mean squared error")
+    labels = {"loss": "query loss", "return": "return", "mse": "mean squared error"}
+    axis.set_ylabel(labels[metric])
     if has_accuracy:
         axis = axes[0][1]
         _line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, final
 
+from dmaml.common.intervals import MAIN, main_metric
 from dmaml.common.items import ItemKind
 
 Row = dict[str, Any]
@@ -58,8 +59,6 @@ class History:
 
 
 def _score(metrics: Row) -> float | None:
-    """Return what validation maximises: accuracy, else the negative of a loss."""
-    for name, sign in (("accuracy", 1.0), ("mse", -1.0), ("loss", -1.0)):
-        if name in metrics:
-            return float(sign * metrics[name]["mean"][-1])
-    return None
+    """Return what validation maximises: accuracy or return, else the negative of a loss."""
+    name = main_metric(metrics)
+    return float(MAIN[name] * metrics[name]["mean"][-1]) if name in metrics else None

@@ -31,7 +31,9 @@ EVENTS: Final = (
     "joined", "left", "lost", "lease_expired", "refused", "void", "speculated",
     "paused", "resumed", "draining", "finished", "failed",
 )  # fmt: skip
-VALIDATION: Final = ("accuracy", "accuracy_inductive", "loss", "mse")  # of our own algorithms
+VALIDATION: Final = (  # of our own algorithms
+    "accuracy", "accuracy_inductive", "adaptation_delta", "loss", "mse", "return",
+)  # fmt: skip
 _SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _DELAYS: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _STALENESS: Final = (0, 1, 2, 4, 8, 16, 32)

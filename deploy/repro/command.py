@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, RunFailedError
+from dmaml.common.intervals import main_metric
 from dmaml.deploy.interrupts import interrupt_on_sigterm
 from dmaml.deploy.repro import EXPERIMENTS, find
 from dmaml.deploy.repro.experiment import Experiment, Form, Outcome, Results, Table
@@ -186,7 +187,7 @@ def _words(progress: Progress) -> str:
     assert finished is not None
     words = f"{progress.wall_s:.0f} s"
     if finished.test is not None:
-        metric = "accuracy" if "accuracy" in finished.test else "mse"
+        metric = main_metric(finished.test)
         words = f"{metric} {finished.test[metric][-1]:.3f} in {words}"
     return words + (f", stopped: {finished.stopped}" if finished.stopped else "")
 

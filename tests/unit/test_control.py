@@ -79,7 +79,9 @@ def test_the_divergence_is_that_of_independent_gaussians() -> None:
 
     found = divergence(means, log_std, new_means, new_log_std)
 
-    p, q = (Independent(Normal(m, s.exp()), 1) for m, s in ((means, log_std), (new_means, new_log_std)))
+    p, q = (
+        Independent(Normal(m, s.exp()), 1) for m, s in ((means, log_std), (new_means, new_log_std))
+    )
     torch.testing.assert_close(found, kl_divergence(p, q))
 
 
@@ -178,7 +180,10 @@ def test_each_step_has_noise_of_its_own() -> None:
 def test_rollouts_end_when_every_trajectory_has() -> None:
     policy = policy_of()
     theta = policy.init(stream(1, Kind.INIT))
-    still = {name: torch.full_like(value, -20.0 if name == LOG_STD else 0.0) for name, value in theta.items()}
+    still = {
+        name: torch.full_like(value, -20.0 if name == LOG_STD else 0.0)
+        for name, value in theta.items()
+    }
     goals = np.zeros((2, 2), dtype=np.float32)  # where the points already are
 
     found = Sampler(Navigation(), policy).sample(
@@ -267,7 +272,9 @@ def test_the_baseline_is_the_ridge_regression_of_each_tasks_steps() -> None:
                 targets.append(float(returns[task, k, time]))
         x, y = np.array(rows_), np.array(targets)
         ridge = np.sqrt(1e-5) * np.eye(x.shape[1])
-        w = np.linalg.lstsq(np.vstack([x, ridge]), np.append(y, np.zeros(x.shape[1])), rcond=None)[0]
+        w = np.linalg.lstsq(np.vstack([x, ridge]), np.append(y, np.zeros(x.shape[1])), rcond=None)[
+            0
+        ]
         inside = given.mask[task].bool()
         np.testing.assert_allclose(found[task][inside], x @ w, atol=1e-4)
         assert not found[task][~inside].any()

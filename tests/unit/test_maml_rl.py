@@ -14,7 +14,7 @@ from torch.func import grad, jacrev
 from dmaml.common.config import RunConfig, from_mapping, resolve
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, stream
-from dmaml.worker.algorithms.base import Contribution, Context
+from dmaml.worker.algorithms.base import Context, Contribution
 from dmaml.worker.algorithms.episodes import stacked
 from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer
@@ -95,7 +95,9 @@ def plain_objective(
     losses = []
     for task in range(T):
         old = {k: v.detach() for k, v in plain_adapted(kind, base, support, task).items()}
-        losses.append(plain_loss("ratio", plain_adapted(kind, theta, support, task), old, query, task))
+        losses.append(
+            plain_loss("ratio", plain_adapted(kind, theta, support, task), old, query, task)
+        )
     return torch.stack(losses).mean()
 
 
@@ -235,13 +237,17 @@ def test_the_objective_elsewhere_adapts_from_there() -> None:
     assert objective.at(theta)[1] == pytest.approx(0, abs=1e-12)
 
 
-def plain_divergence(theta: Params, base: Params, support: list[Experience], query: Experience) -> Tensor:
+def plain_divergence(
+    theta: Params, base: Params, support: list[Experience], query: Experience
+) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for task in range(T):
         pair = []
         for start in (base, theta):
             phi = plain_adapted("likelihood", start, support, task)
-            hidden = torch.relu(query.observations[task] @ phi["linear0.weight"] + phi["linear0.bias"])
+            hidden = torch.relu(
+                query.observations[task] @ phi["linear0.weight"] + phi["linear0.bias"]
+            )
             means = hidden @ phi["linear1.weight"] + phi["linear1.bias"]
             pair += [means[None], phi[LOG_STD][None, None]]
         total = total + divergence(*pair)[0, :-1].mean() / T
@@ -258,9 +264,7 @@ def test_the_curvature_is_the_hessian_of_the_divergence_through_the_adaptation()
     base = {name: value.clone() for name, value in theta.items()}
     blocks: Any = jacrev(jacrev(lambda p: plain_divergence(p, base, support, query)))(theta)
     for a in theta:
-        expected = sum(
-            torch.tensordot(blocks[a][b], vector[b], dims=vector[b].ndim) for b in theta
-        )
+        expected = sum(torch.tensordot(blocks[a][b], vector[b], dims=vector[b].ndim) for b in theta)
         torch.testing.assert_close(found[a], expected)
 
 
@@ -436,7 +440,9 @@ def test_inner_steps_take_trajectories_of_the_policy_so_far() -> None:
 
     once, *_ = made(inner_steps=1)
 
-    assert found.metrics["return_before"] == contribution(once, theta, batch).metrics["return_before"]
+    assert (
+        found.metrics["return_before"] == contribution(once, theta, batch).metrics["return_before"]
+    )
     assert found.loss != contribution(once, theta, batch).loss
 
 
@@ -531,7 +537,7 @@ def test_other_algorithms_are_not_for_control(name: str) -> None:
     config = config_of()
     other = config.algorithm.model_copy(update={"name": name, "options": {}})
 
-    with pytest.raises(ConfigError, match=f"'{name}' is not for control.*Take maml_rl"):
+    with pytest.raises(ConfigError, match=rf"'{name}' is not for control.*Take maml_rl"):
         Answerer(config.model_copy(update={"algorithm": other}))
 
 
@@ -542,5 +548,5 @@ def test_maml_rl_is_for_control_alone() -> None:
         "algorithm": {"name": "maml_rl"},
     }
 
-    with pytest.raises(ConfigError, match="'maml_rl' is for control.*gives regression"):
+    with pytest.raises(ConfigError, match=r"'maml_rl' is only for control.*gives regression"):
         Answerer(resolve(from_mapping(values)))

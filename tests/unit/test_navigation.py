@@ -184,7 +184,7 @@ def test_unsuitable_settings_are_refused(task: dict[str, Any], words: str) -> No
 
 
 def test_an_unknown_family_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="unknown environment 'navigatio'. Did you mean"):
+    with pytest.raises(UnknownNameError, match=r"unknown environment 'navigatio'\. Did you mean"):
         source(source="control", options={"environment": "navigatio"})
 
 

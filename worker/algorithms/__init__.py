@@ -113,9 +113,10 @@ def _require_control(config: RunConfig, source_kind: Kind, is_for_control: bool)
             if source_kind == "control"
             else "Take another algorithm, or a source of control tasks such as navigation"
         )
+        verb = "only" if is_for_control else "not"
         raise ConfigError(
-            f"algorithm {config.algorithm.name!r} is {'' if is_for_control else 'not '}for control, "
-            f"and task.source {config.task.source!r} gives {source_kind}. {remedy}."
+            f"algorithm {config.algorithm.name!r} is {verb} for control, and "
+            f"task.source {config.task.source!r} gives {source_kind}. {remedy}."
         )
 
 

@@ -83,8 +83,8 @@ class Evaluation:
 
     Attributes:
         metrics: by name. Classification: `loss`, `accuracy` (transductive: batch norm over the
-            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`. Control: `return` and
-            `adaptation_delta` (return minus that after 0 steps).
+            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`.
+            Control: `return` and `adaptation_delta` (return minus that after 0 steps).
     """
 
     metrics: dict[str, Steps]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from dmaml.worker.control.policy import GaussianPolicy
 from dmaml.worker.control.rollout import Sampler, Trajectories
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
-
-OUTER: Final = ("trust_region", "clipped", "gradient")
 
 
 @final
@@ -119,7 +117,7 @@ class MamlRl:
                 f"task.source {config.task.source!r} gives control tasks without environments. "
                 "Give it the attribute environments (docs/reinforcement.md)."
             )
-        steps = {
+        steps: dict[str, OuterStep] = {
             "trust_region": TrustRegion(
                 number("divergence", divergence, "> 0", _is_positive),
                 count("cg_steps", cg_steps, least=1),
@@ -134,12 +132,12 @@ class MamlRl:
             ),
             "gradient": PlainGradient(),
         }
-        chosen = choice("outer_step", outer_step, OUTER)
+        chosen = choice("outer_step", outer_step, steps)
         _check(config, chosen)
         model = models.build(config, problem.input_shape, problem.num_outputs)
         policy = GaussianPolicy(model, engines.build(config.engine, model), problem.num_outputs)
         inner = Inner(
-            choice("surrogate", surrogate, SURROGATES),
+            SURROGATES[choice("surrogate", surrogate, SURROGATES)],
             inner_lr(config),
             config.algorithm.order == "second",
         )
@@ -237,9 +235,7 @@ class MamlRl:
 
 def _rows(phi: Params, batch: TaskBatch) -> Params:
     """Return φ with a row for each task, where all tasks share one."""
-    return {
-        name: value.expand(batch.num_tasks, *value.shape[1:]) for name, value in phi.items()
-    }
+    return {name: value.expand(batch.num_tasks, *value.shape[1:]) for name, value in phi.items()}
 
 
 def _check(config: RunConfig, outer_step: str) -> None:

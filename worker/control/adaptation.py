@@ -15,7 +15,7 @@ from dmaml.worker.control.policy import GaussianPolicy
 from dmaml.worker.models.base import Params
 
 Surrogate = Literal["likelihood", "ratio"]
-SURROGATES: Final[tuple[Surrogate, ...]] = ("likelihood", "ratio")
+SURROGATES: Final[dict[str, Surrogate]] = {"likelihood": "likelihood", "ratio": "ratio"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class Step:
     gradient: Params
 
 
-def surrogate(
-    kind: Surrogate, policy: GaussianPolicy, phi: Params, given: Experience
-) -> Tensor:
+def surrogate(kind: Surrogate, policy: GaussianPolicy, phi: Params, given: Experience) -> Tensor:
     """Return each task's loss whose gradient is minus the policy gradient, `[T]`.
 
     likelihood: -mean log π_φ(a|s) Â. ratio: -mean π_φ(a|s) / π(a|s) Â with π the policy as it is
@@ -69,9 +67,7 @@ def descend(
     leaves = {name: value.detach().requires_grad_() for name, value in phi.items()}
     loss = surrogate(kind, policy, leaves, given).sum()
     gradient = gradients(loss, leaves, create_graph=keeps_graph)
-    after = {
-        name: (value - alpha * gradient[name]).detach() for name, value in leaves.items()
-    }
+    after = {name: (value - alpha * gradient[name]).detach() for name, value in leaves.items()}
     return Step(leaves, gradient), after
 
 

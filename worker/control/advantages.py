@@ -105,7 +105,8 @@ def baseline(trajectories: Trajectories, returns: Tensor) -> Tensor:
     y = returns.flatten(1).double()[..., None] * mask
     ridge = RIDGE * torch.eye(x.shape[2], dtype=x.dtype)
     coefficients = torch.linalg.solve(x.mT @ x + ridge, x.mT @ y)
-    return (x @ coefficients).to(returns.dtype).view(returns.shape)
+    fitted: Tensor = x @ coefficients
+    return fitted.to(returns.dtype).view(returns.shape)
 
 
 def features(observations: Tensor) -> Tensor:

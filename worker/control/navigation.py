@@ -108,7 +108,10 @@ class Points(VectorEnv[Float32, Float32, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._goals = np.zeros((num_envs, 2))
-        self._begin(np.zeros((num_envs, 2)))
+        self._position: Float64 = np.zeros((num_envs, 2))
+        self._terminated: NDArray[np.bool_] = np.zeros(num_envs, dtype=bool)
+        self._truncated: NDArray[np.bool_] = np.zeros(num_envs, dtype=bool)
+        self._time = 0
 
     def reset(
         self,
@@ -131,7 +134,9 @@ class Points(VectorEnv[Float32, Float32, NDArray[Any]]):
         if start:
             own = [stream(int(s or 0), Kind.CONTROL) for s in seeds]
             drawn = np.stack([one.uniform(2, low=-start, high=start) for one in own])
-        self._begin(drawn)
+        self._position, self._time = drawn, 0
+        self._terminated = np.zeros(self.num_envs, dtype=bool)
+        self._truncated = np.zeros(self.num_envs, dtype=bool)
         return self._seen(), {}
 
     def step(
@@ -154,12 +159,6 @@ class Points(VectorEnv[Float32, Float32, NDArray[Any]]):
         if self._time >= self._horizon:
             self._truncated = ~self._terminated
         return self._seen(), rewards, self._terminated.copy(), self._truncated.copy(), {}
-
-    def _begin(self, positions: Float64) -> None:
-        self._position = positions
-        self._terminated = np.zeros(self.num_envs, dtype=bool)
-        self._truncated = np.zeros(self.num_envs, dtype=bool)
-        self._time = 0
 
     def _seen(self) -> Float32:
         return self._position.astype(np.float32)

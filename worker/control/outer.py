@@ -133,9 +133,7 @@ def conjugate_gradients(
         x = {name: x[name] + length * direction[name] for name in x}
         residual = {name: residual[name] - length * curved[name] for name in x}
         before, square = square, dot(residual, residual)
-        direction = {
-            name: residual[name] + (square / before) * direction[name] for name in x
-        }
+        direction = {name: residual[name] + (square / before) * direction[name] for name in x}
     return x
 
 

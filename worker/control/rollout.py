@@ -76,9 +76,7 @@ class Sampler:
         """
         num_tasks, k = seeds.shape
         environments = self._of(seeds.size)
-        seen, _ = environments.reset(
-            seed=seeds.ravel().tolist(), options={"parameters": np.repeat(parameters, k, axis=0)}
-        )
+        seen = begin(environments, seeds, parameters)
         noise = self._noise(seeds, step)
         with torch.no_grad():
             rows = self._policy.log_std(phi).shape[0]
@@ -106,13 +104,29 @@ class Sampler:
     def _noise(self, seeds: Int64, step: int) -> Tensor:
         """Return standard normal numbers, float32 `[T, K, horizon, A]`."""
         shape = (self._family.horizon, self._scale.size)
-        rows = [stream(seed, Kind.CONTROL, 1 + step).normal(*shape) for seed in seeds.ravel().tolist()]
+        rows = [
+            stream(seed, Kind.CONTROL, 1 + step).normal(*shape) for seed in seeds.ravel().tolist()
+        ]
         return _tensor(np.stack(rows)).view(*seeds.shape, *shape)
 
     def _of(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
         if num_envs not in self._environments:
             self._environments = {num_envs: self._family.make(num_envs)}  # the last one is kept
         return self._environments[num_envs]
+
+
+def begin(environments: Any, seeds: Int64, parameters: NDArray[np.float32]) -> NDArray[Any]:
+    """Begin a trajectory for each seed and return the first observations `[T * K, O]`.
+
+    Args:
+        environments: T * K of them, a `VectorEnv`.
+        seeds: `[T, K]`.
+        parameters: of the tasks, `[T, P]`.
+    """
+    own = np.repeat(parameters, seeds.shape[1], axis=0)
+    seen, _ = environments.reset(seed=seeds.ravel().tolist(), options={"parameters": own})
+    first: NDArray[Any] = seen
+    return first
 
 
 def observation_size(environments: VectorEnv[Any, Any, Any]) -> int:

@@ -13,7 +13,7 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker import control
-from dmaml.worker.control.rollout import action_bounds, observation_size
+from dmaml.worker.control.rollout import action_bounds, begin, observation_size
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, Units
 
 SEED_BITS: Final = np.uint64(1)  # taken off 64, so that a seed is an int64 >= 0
@@ -103,9 +103,10 @@ class Control:
 
     def _beginnings(self, parameters: Any, seeds: Int64) -> Any:
         """Return the first observation of each trajectory, float32 `[T, k, observation size]`."""
-        own = np.repeat(parameters, seeds.shape[1], axis=0)
+        if not seeds.size:
+            return np.zeros((*seeds.shape, *self.input_shape), dtype=np.float32)
         environments = self.environments.make(seeds.size)
-        seen, _ = environments.reset(seed=seeds.ravel().tolist(), options={"parameters": own})
+        seen = begin(environments, seeds, parameters)
         environments.close()
         return np.asarray(seen, dtype=np.float32).reshape(*seeds.shape, -1)
 
