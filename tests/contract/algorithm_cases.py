@@ -182,6 +182,7 @@ def case(name: str, algorithm: dict[str, Any] | None = None) -> Case:
     return Case(**(settings | {"algorithm": section}))
 
 
-CASES = {name: case(name) for name in algorithms.ALGORITHMS} | {
+OF_CONTROL = ("maml_rl",)  # see test_control_algorithms.py
+CASES = {name: case(name) for name in algorithms.ALGORITHMS if name not in OF_CONTROL} | {
     f"maml, {name}": case("maml", section) for name, section in OF_MAML.items()
 }

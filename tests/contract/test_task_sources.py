@@ -73,6 +73,8 @@ def write_tree(root: Path, num_alphabets: int, per_alphabet: int, per_class: int
 CASES: dict[str, dict[str, Any]] = {
     "glyphs": {},
     "sinusoid": {"n_way": 1},
+    "navigation": {"n_way": 1, "options": {"preset": "promp"}},
+    "control": {"n_way": 1, "options": {"environment": "navigation"}},
     "omniglot": {},
     "omniglot official": {"source": "omniglot", "splits": "official"},
     "omniglot alphabets": {"source": "omniglot", "unit": "alphabet"},
@@ -164,7 +166,7 @@ def make(request: pytest.FixtureRequest, data: Path) -> Make:
 
 
 def ways(source: TaskSource) -> int:
-    return 1 if source.kind == "regression" else 4
+    return 4 if source.kind == "classification" else 1
 
 
 def streams(*tasks: int) -> list[Stream]:
@@ -201,6 +203,11 @@ def test_shapes_and_types_are_those_of_the_contract(make: Make) -> None:
         if source.kind == "regression":
             assert y.shape == (3, k, source.num_outputs(n_way))
             assert y.dtype == np.float32
+        elif source.kind == "control":
+            assert y.shape == (3, k)
+            assert y.dtype == np.int64
+            assert y.min() >= 0  # seeds
+            assert batch.parameters.shape == (3, source.num_parameters)
         else:
             assert (y == np.repeat(np.arange(n_way), k)).all()  # balanced, and by label
             assert y.dtype == np.int64
@@ -271,7 +278,10 @@ def test_support_and_query_share_no_example(make: Make) -> None:
 
     batch = sample(source, *range(5))
 
-    for support, query in zip(batch.support_x, batch.query_x, strict=True):
+    parts = (batch.support_x, batch.query_x)
+    if source.kind == "control":  # trajectories may begin in the same place
+        parts = (batch.support_y, batch.query_y)
+    for support, query in zip(*parts, strict=True):
         rows = np.concatenate([support, query])
         assert len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)
 
@@ -315,7 +325,7 @@ def test_too_few_units_are_refused(make: Make) -> None:
 
 def test_what_require_episode_lets_through_can_be_drawn(make: Make) -> None:
     source = make()
-    n_way = 1 if source.kind == "regression" else 3
+    n_way = 3 if source.kind == "classification" else 1
 
     for name in SPLITS:
         require_episode(source, name, n_way, K_SHOT, K_QUERY)

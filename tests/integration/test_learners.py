@@ -32,7 +32,7 @@ Make = Callable[..., RunConfig]
 
 @pytest.fixture(scope="module")
 def learner(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Makes runs on pictures of noise, 30 classes; oracle: on waves."""
+    """Makes runs on pictures of noise, 30 classes; oracle: on waves; maml_rl: of points."""
     file = tmp_path_factory.mktemp("pictures") / "noise.npz"
     rng = np.random.default_rng(0)
     classes, each = 30, 8
@@ -48,9 +48,18 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Make:
     )
 
     def make(name: str, **sections: dict[str, Any]) -> RunConfig:
+        name, _, outer_step = name.partition(", ")
         algorithm = {"name": name, "tasks": 2} | LEARNERS.get(name, {})
+        if outer_step:
+            algorithm["options"] = {"outer_step": outer_step}
         values: dict[str, dict[str, Any]] = {"algorithm": algorithm, "run": {"rounds": 3}}
-        if name != "oracle":
+        if name == "maml_rl":
+            options = {"preset": "code", "horizon": 8}
+            values |= {
+                "task": {"source": "navigation", "k_shot": 4, "k_query": 4, "options": options},
+                "outer": {"name": "sgd", "lr": 1.0},
+            }
+        elif name != "oracle":
             values |= {
                 "task": {"source": f"npz:{file}", "n_way": 2, "k_shot": 2, "k_query": 2},
                 "model": {"name": "mlp", "hidden": [8], "batch_norm": True},
@@ -63,7 +72,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return make
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, "oracle"])
+@pytest.mark.parametrize("name", [*LEARNERS, "oracle", "maml_rl"])
 def test_three_actors_and_a_restart_give_the_bits_of_one(
     name: str, learner: Make, tmp_path: Path
 ) -> None:
@@ -76,7 +85,7 @@ def test_three_actors_and_a_restart_give_the_bits_of_one(
     assert (first != digest) == (name != "scratch")  # which learns nothing
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, "oracle"])
+@pytest.mark.parametrize("name", [*LEARNERS, "oracle", "maml_rl, gradient"])
 def test_the_division_into_slots_does_not_change_the_mean(
     name: str, learner: Make, tmp_path: Path
 ) -> None:
