@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tomllib
 
-NOT_ON_THE_SERVER = {"matplotlib", "pillow", "platformdirs", "pooch", "ray"}
+NOT_ON_THE_SERVER = {"gymnasium", "matplotlib", "pillow", "platformdirs", "pooch", "ray"}
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 

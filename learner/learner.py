@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -16,6 +17,7 @@ from dmaml.common.errors import ConfigError, RunDirectoryError
 from dmaml.common.intervals import interval, main_metric
 from dmaml.common.rundir import read_config
 from dmaml.common.seeds import Kind
+from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SPLITS, SplitName
@@ -23,6 +25,19 @@ from dmaml.worker.tasks.episodes import require_episode
 
 CHUNK = 20  # tasks evaluated at once: bounds the memory
 Which = Literal["latest", "best"]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a policy did in one control task.
+
+    Attributes:
+        parameters: the task, float32 `[P]`.
+        observations: by adaptation step, then trajectory, float32 `[length, observation size]`.
+    """
+
+    parameters: NDArray[np.float32]
+    observations: list[list[NDArray[np.float32]]]
 
 
 @final
@@ -97,6 +112,47 @@ class Learner:
                 out[name] = values["mean"]
         out["ci95"] = metrics[main]["ci95"]
         return out
+
+    def trajectories(
+        self, tasks: int = 4, steps: int = 3, split: SplitName = "test", k_query: int | None = None
+    ) -> list[Paths]:
+        """Return what the policy does after 0 .. steps adaptation steps, of control tasks.
+
+        Args:
+            tasks: how many, >= 1.
+            steps: adaptation steps, >= 0.
+            split: whose tasks.
+            k_query: trajectories per task and step; None: `evaluation.k_query`.
+
+        Raises:
+            ConfigError: a number out of range, or the tasks are not control.
+        """
+        _require(tasks, steps, split, k_query)
+        algorithm = self._answerer.algorithm
+        if not isinstance(algorithm, MamlRl):
+            raise ConfigError(
+                f"algorithm {self.config.algorithm.name!r} has no trajectories. "
+                "They are for maml_rl without local steps."
+            )
+        torch.set_num_threads(self.config.run.threads)
+        kind = Kind.TEST if split == "test" else Kind.EVALUATE
+        batch = self._answerer.evaluation_tasks(kind, split, range(tasks), k_query)
+        assert batch.parameters is not None
+        found = list(algorithm.trajectories(self.params, batch, steps))
+        lengths = [one.mask.sum(2).long() for one in found]
+        return [
+            Paths(
+                batch.parameters[task],
+                [
+                    [
+                        row[:length].numpy()
+                        for row, length in zip(one.observations[task], own[task], strict=True)
+                    ]
+                    for one, own in zip(found, lengths, strict=True)
+                ],
+            )
+            for task in range(tasks)
+        ]
 
     def _tables(
         self, tasks: int, steps: int, split: SplitName, k_query: int | None

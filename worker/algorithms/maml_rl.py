@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, final
 
 import numpy as np
@@ -51,6 +52,7 @@ class MamlRl:
             want `outer: {name: sgd, lr: 1.0}`), or gradient (push the gradient itself).
         surrogate: of the inner step; likelihood (as published) or ratio (ProMP's low variance
             curvature).
+        initial_std: σ to begin with, 1 being the upper bound of the action space.
         gamma: discount factor.
         gae_lambda: λ of the advantages.
         later_lr: α of all evaluation steps but the first, as a share of α.
@@ -97,6 +99,7 @@ class MamlRl:
         problem: Problem,
         outer_step: str = "trust_region",
         surrogate: str = "likelihood",
+        initial_std: float = 1.0,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         later_lr: float = 0.5,
@@ -135,7 +138,9 @@ class MamlRl:
         chosen = choice("outer_step", outer_step, steps)
         _check(config, chosen)
         model = models.build(config, problem.input_shape, problem.num_outputs)
-        policy = GaussianPolicy(model, engines.build(config.engine, model), problem.num_outputs)
+        std = number("initial_std", initial_std, "> 0", _is_positive)
+        engine = engines.build(config.engine, model)
+        policy = GaussianPolicy(model, engine, problem.num_outputs, std)
         inner = Inner(
             SURROGATES[choice("surrogate", surrogate, SURROGATES)],
             inner_lr(config),
@@ -183,16 +188,19 @@ class MamlRl:
         and `adaptation_delta` what it has gained since step 0. Each step takes k_shot new
         trajectories.
         """
-        phi = stacked({name: value.detach() for name, value in params.items()}, 1)
-        columns = []
-        for step in range(steps + 1):
-            columns.append(self._sample(phi, batch, batch.query_y, step).returns())
-            if step < steps:
-                alpha = self._inner.alpha * (1.0 if step == 0 else self._later_lr)
-                trajectories = self._sample(phi, batch, batch.support_y, step)
-                phi = self._adapted(_rows(phi, batch), self._experience(trajectories), alpha)
+        columns = [found.returns() for found in self.trajectories(params, batch, steps)]
         returns = torch.stack(columns, dim=1).double().numpy()
         return Evaluation({"return": returns, "adaptation_delta": returns - returns[:, :1]})
+
+    def trajectories(self, params: Params, batch: TaskBatch, steps: int) -> Iterator[Trajectories]:
+        """Yield the query trajectories after 0 .. `steps` steps; see `evaluate`."""
+        phi = stacked({name: value.detach() for name, value in params.items()}, 1)
+        for step in range(steps + 1):
+            yield self._sample(phi, batch, batch.query_y, step)
+            if step < steps:
+                alpha = self._inner.alpha * (1.0 if step == 0 else self._later_lr)
+                support = self._experience(self._sample(phi, batch, batch.support_y, step))
+                phi = self._adapted(_rows(phi, batch), support, alpha)
 
     def predict(
         self, params: Params, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int

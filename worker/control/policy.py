@@ -21,7 +21,7 @@ MIN_STD: Final = 1e-6
 class GaussianPolicy:
     """π(a | s) = N(μ(s), diag σ²), with μ the model's outputs and σ the same for every s.
 
-    Parameters: the model's, and log_std `[A]`, the logarithm of σ, which begins at 0. Whatever
+    Parameters: the model's, and log_std `[A]`, the logarithm of σ. Whatever
     begins as a matrix in the model begins here by Glorot's uniform rule: a model of regression may
     begin near zero, where a policy's gradient vanishes.
 
@@ -35,10 +35,13 @@ class GaussianPolicy:
         networks" (2010), equation 16.
     """
 
-    def __init__(self, model: Model, engine: Engine, num_actions: int) -> None:
+    def __init__(
+        self, model: Model, engine: Engine, num_actions: int, initial_std: float = 1.0
+    ) -> None:
         self._model = model
         self._engine = engine
         self._num_actions = num_actions
+        self._initial_log_std = math.log(initial_std)
 
     def init(self, stream: Stream) -> Params:
         """Return fresh parameters, float32; a pure function of the stream.
@@ -54,7 +57,7 @@ class GaussianPolicy:
             raise ConfigError(
                 f"the model has a parameter {LOG_STD!r}, which is the policy's own. Rename it."
             )
-        return params | {LOG_STD: torch.zeros(self._num_actions)}
+        return params | {LOG_STD: torch.full((self._num_actions,), self._initial_log_std)}
 
     def means(self, phi: Params, observations: Tensor) -> Tensor:
         """Return μ(s) `[T, N, A]`."""
