@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from dmaml.learner import Learner
+from dmaml.learner import Learner, load
 
 BEFORE, STEPS, GOAL = "#999999", ("#56B4E9", "#0072B2", "#000000"), "#D55E00"
 
@@ -49,3 +50,7 @@ def draw_trajectories(learner: Learner, path: Path, tasks: int = 4, steps: int =
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
+
+
+if __name__ == "__main__":  # python -m dmaml.report.trajectories RUN PICTURE
+    print(draw_trajectories(load(sys.argv[1]), Path(sys.argv[2])))

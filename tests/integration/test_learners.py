@@ -14,6 +14,8 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.deploy.cli import run_cli
 from dmaml.learner import load
+from dmaml.report.curve import draw_curve
+from dmaml.report.trajectories import draw_trajectories
 from tests.integration.harness import digest_of, latest, tiny, train
 
 LEARNERS: dict[str, dict[str, Any]] = {
@@ -158,3 +160,43 @@ def test_more_classes_than_there_are_or_less_than_one_are_refused(protonet: Path
         load(protonet, n_way=100_000)
     with pytest.raises(ConfigError, match="k_shot 0: required at least 1"):
         load(protonet, k_shot=0)
+
+
+@pytest.fixture(scope="module")
+def point(learner: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of control."""
+    folder = tmp_path_factory.mktemp("point") / "run"
+    train(learner("maml_rl", evaluation={"every": 2, "tasks": 4, "k_query": 3}), folder)
+    return folder
+
+
+def test_a_run_of_control_is_evaluated_by_its_return(
+    point: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load(point).evaluate(tasks=3, steps=2)
+
+    assert run_cli(["evaluate", str(point), "--tasks", "3", "--steps", "2"]) == 0
+    assert len(found["return"]) == len(found["ci95"]) == 3
+    assert found["adaptation_delta"][0] == 0.0
+    assert found["adaptation_delta"][2] == pytest.approx(found["return"][2] - found["return"][0])
+    shown = capsys.readouterr().out
+    assert f"{found['return'][2]:.3f}" in shown
+    assert f"{found['adaptation_delta'][2]:+.3f}" in shown
+
+
+def test_a_learner_shows_where_the_points_went(point: Path, tmp_path: Path) -> None:
+    made = load(point)
+
+    tasks = made.trajectories(tasks=2, steps=1, k_query=3)
+
+    assert len(tasks) == 2
+    assert [len(rows) for rows in tasks[0].observations] == [3, 3]
+    assert all(row.shape[1] == 2 for rows in tasks[0].observations for row in rows)
+    assert not tasks[0].observations[1][0][0].any()  # they begin in the origin
+    assert draw_trajectories(made, tmp_path / "report" / "paths.png", 2, 1).stat().st_size > 5000
+    assert draw_curve(point).stat().st_size > 5000
+
+
+def test_pictures_have_no_trajectories(protonet: Path) -> None:
+    with pytest.raises(ConfigError, match="algorithm 'protonet' has no trajectories"):
+        load(protonet).trajectories()
