@@ -511,6 +511,13 @@ def test_a_prediction_adapts_to_recorded_steps() -> None:
         ({"options": {"gamma": 1.5}}, "gamma = 1.5: required a finite number of 0 to 1"),
         ({"options": {"divergence": 0}}, "divergence = 0: required a finite number > 0"),
         ({"options": {"cut": 1.0}}, "cut = 1.0: required a finite number between 0 and 1"),
+        ({"order": "finite_difference"}, "maml_rl knows second and first"),
+        (
+            {"inner_lr": "learned", "initial_lr": 0.1},
+            "inner_lr = 'learned': required a finite number",
+        ),
+        ({"adapt": "head"}, "adapt .*: maml_rl does not read it"),
+        ({"options": {"initial_std": 0}}, "initial_std = 0: required a finite number > 0"),
         ({"options": {"epochs": 0}}, "epochs = 0: required a whole number >= 1"),
         ({"options": {"outer_steps": "clipped"}}, "Did you mean 'outer_step'"),
         (

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmaml.common.adaptation import AdaptationSection
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
@@ -247,7 +248,18 @@ def _rows(phi: Params, batch: TaskBatch) -> Params:
 
 
 def _check(config: RunConfig, outer_step: str) -> None:
-    """Raise ValueError for settings that cannot go together."""
+    """Raise ValueError for settings that cannot go together, or that nothing here reads."""
+    section = config.algorithm
+    if section.order not in ("second", "first"):
+        raise ValueError(
+            f"algorithm.order {section.order!r}: maml_rl knows second and first. Set one of them."
+        )
+    for key in ("first_order_rounds", "multi_step_rounds", "adapt", "per_step", "inner_reduction"):
+        if getattr(section, key) != AdaptationSection.model_fields[key].default:
+            raise ValueError(
+                f"algorithm.{key} {getattr(section, key)!r}: maml_rl does not read it. "
+                "Leave it out."
+            )
     if config.algorithm.task_reduction == "sum" and outer_step != "gradient":
         raise ValueError(
             f"algorithm.task_reduction 'sum' with outer_step {outer_step!r}: what is pushed is a "
