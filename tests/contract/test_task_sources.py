@@ -339,9 +339,9 @@ def test_require_episode_refuses_more_ways_than_classes(make: Make) -> None:
 
 def test_require_episode_refuses_more_examples_than_a_class_has(make: Make) -> None:
     source = make()
-    endless = isinstance(source, (Glyphs, TextureSource)) or source.kind == "regression"
+    endless = isinstance(source, (Glyphs, TextureSource)) or source.kind != "classification"
 
-    if endless:  # every drawing and every point is new
+    if endless:  # every drawing, point and trajectory is new
         require_episode(source, "test", ways(source), 500, 500)
     else:
         with pytest.raises(DataError, match=r"k_shot \+ k_query 1000 exceeds the \d+ examples of"):
