@@ -68,7 +68,9 @@ def plan_of(request: Request) -> Plan:
     config = load_config(request.config, (*request.settings, *plain))
     workers = request.workers or request.slots or config.topology.slots
     slots = request.slots or workers
-    rounds = request.rounds or config.run.rounds
+    rounds = config.run.rounds if request.rounds is None else request.rounds
+    items_of_slot = config.topology.parts * config.clustering.pipelines
+    scenarios.check_size(workers, slots, rounds, items_of_slot)
     times = {
         name: parse(text, f"--{name.replace('_', '-')}")
         for name, text in request.times.items()

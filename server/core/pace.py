@@ -51,7 +51,7 @@ class Recent:
 
     @property
     def median_s(self) -> float | None:
-        """The median, or None while there are too few."""
+        """The median (of an even number the upper of the two middle ones), or None for too few."""
         count = len(self._sorted)
         return self._sorted[count // 2] if count >= NUM_LEAST else None
 

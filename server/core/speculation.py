@@ -44,6 +44,10 @@ class Speculation:
         self._single.clear()
 
     def overdue(self, now: float) -> list[Lease]:
-        """Return the leases among the oldest whose items ask for a second one."""
+        """Return the leases whose items ask for a second one, of the `NUM_LOOKED_AT` oldest.
+
+        An overdue one behind so many that are not is seen only when these are over: an event must
+        not cost time with the number of leases.
+        """
         oldest = islice(self._single.values(), NUM_LOOKED_AT)
         return [lease for lease in oldest if self._pace.is_overdue(now, lease)]

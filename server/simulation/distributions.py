@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 import numpy as np
@@ -91,6 +91,7 @@ class Distribution:
 
     name: str
     parameters: tuple[float, ...]
+    typed: str = field(default="", compare=False)  # what it was read from, for errors
 
     def __str__(self) -> str:
         return f"{self.name}({','.join(f'{value:g}' for value in self.parameters)})"
@@ -146,7 +147,7 @@ def parse(text: str, option: str) -> Distribution:
             f"{', or a number of seconds' if name == 'constant' else ''}."
         )
     _check(family, values, option, text)
-    found = Distribution(name, values)
+    found = Distribution(name, values, text)
     if not math.isfinite(found.mean):
         raise ConfigError(f"{option} {text!r}: its mean is not finite. Lower its spread.")
     return found

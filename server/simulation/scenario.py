@@ -13,6 +13,8 @@ from dmaml.server.simulation.distributions import Distribution
 MODES: Final = ("sync", "quorum", "async")
 SPECULATION: Final = "speculation"
 ZERO: Final = Distribution("constant", (0.0,))
+MOST_ACTORS: Final = 100_000  # and slots
+MOST_ITEMS: Final = 100_000_000  # a byte each, and 10 to 60 s for a million
 UNBOUNDED: Final = 2**31  # actors that die are seen for a while beside their successors
 
 
@@ -81,15 +83,39 @@ def check(scenario: Scenario) -> Scenario:
     """
     if scenario.compute.mean <= 0:
         raise ConfigError(
-            f"--compute {str(scenario.compute)!r}: the time of a work item must be above 0."
+            f"--compute {scenario.compute.typed!r}: the time of a work item must be above 0."
         )
     for option, value in (
         ("--mtbf", scenario.mtbf), ("--outage", scenario.outage),
         ("--leave", scenario.leave), ("--join", scenario.join),
     ):  # fmt: skip
         if value is not None and value.mean <= 0:
-            raise ConfigError(f"{option} {str(value)!r}: a time between events must be above 0.")
+            raise ConfigError(f"{option} {value.typed!r}: a time between events must be above 0.")
     return scenario
+
+
+def check_size(workers: int, slots: int, rounds: int, items_of_slot: int = 1) -> None:
+    """Raise for what would not fit into memory or an evening.
+
+    Args:
+        items_of_slot: TRAIN items of a slot in a round: parts × pipelines.
+
+    Raises:
+        ConfigError: one sentence with the values and the limit.
+    """
+    for name, value in (("--workers", workers), ("--slots", slots)):
+        if value > MOST_ACTORS:
+            raise ConfigError(
+                f"{name} {value}: at most {MOST_ACTORS:,} can be simulated. Lower {name}."
+            )
+    if rounds < 1:
+        raise ConfigError(f"run.rounds {rounds}: a simulation needs a round. Give --rounds.")
+    num_items = rounds * slots * items_of_slot
+    if num_items > MOST_ITEMS:
+        raise ConfigError(
+            f"--rounds {rounds} of {slots * items_of_slot} work items each: at most "
+            f"{MOST_ITEMS:,} items can be simulated. Lower --rounds or --slots."
+        )
 
 
 def parse_slow(text: str) -> tuple[float, float]:

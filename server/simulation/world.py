@@ -12,7 +12,7 @@ import gc
 import heapq
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, final
@@ -40,7 +40,9 @@ NUM_ELEMENTS: Final = 1
 LEASE_WAIT_S: Final = 20.0  # as worker/client.py
 TICK_S: Final = 0.1  # as server/runner.py, at most: see `_tick_s`
 ASK_AGAIN_S: Final = 0.001  # an actor that is sent away does not ask in the same instant
-IDLE_EVENTS: Final = 10_000  # per actor, without an answer: the run goes nowhere
+LEAST_TRIES: Final = 20_000  # births, joins and leases in a row without an answer that is taken
+TRIES: Final = 100  # of each actor; where all of them are in vain, the run goes nowhere
+MOST_TICKS: Final = 2_000_000  # in a row without one: the clock is too fine for such times
 OVER: Final = frozenset({RunState.FINISHED, RunState.FAILED})
 Handler = Callable[[Any], None]
 Answer = tuple[Actor, str, Lease, Plan]
@@ -86,7 +88,8 @@ class World:
         self._count = itertools.count()
         self._actors: dict[str, Actor] = {}  # those that live, by incarnation
         self._by_id: dict[str, Actor] = {}
-        self._idle_events = 0
+        self._num_tries = self._num_ticks = 0  # since an answer was taken
+        self._setbacks: Counter[str] = Counter()  # since then
         self._num_machines = scenario.workers
         self._machinery = Machinery(
             draws(scenario, scenario.commit, Purpose.COMMIT),
@@ -114,7 +117,6 @@ class World:
             while self.core.state not in OVER:
                 at, _, handle, subject = pop(queue)
                 self.now = max(self.now, at)  # it is later where the server is busy: `service`
-                self._idle_events += 1
                 handle(subject)
         if self.core.state is RunState.FAILED:
             raise RunFailedError(f"simulation: {self.core.message}")
@@ -165,17 +167,32 @@ class World:
     def _tick(self, _: None) -> None:
         self.core.tick(self.now)
         self._obey()
-        self._require_hope()
+        self._num_ticks += 1
+        if self.core.state not in OVER:
+            self._require_hope()
         self._at(self.now + self._tick_s, self._tick, None)
 
     def _require_hope(self) -> None:
-        is_empty = not self._actors and self.scenario.mtbf is None and self._arrivals is None
-        if is_empty or self._idle_events > IDLE_EVENTS * (len(self._actors) + 1):
-            raise RunFailedError(
-                f"simulation: no answer was taken for a long time at {self.now:.0f} s of virtual "
-                f"time, in round {self.core.progress.round} with {len(self._actors)} actors. Give "
-                "actors a longer life, or let others join."
-            )
+        """Raise where the run goes nowhere, with what happened since an answer was taken."""
+        num_actors = len(self._actors)
+        clock = (self._tick, self._renew)
+        is_over = not num_actors and all(handle in clock for _, _, handle, _ in self._queue)
+        most = max(LEAST_TRIES, TRIES * num_actors)
+        if not is_over and self._num_tries <= most and self._num_ticks <= MOST_TICKS:
+            return
+        setbacks = [f"{count} {what}" for what, count in self._setbacks.most_common()]
+        if is_over:
+            remedy = "Nobody is left: let actors stay longer, or others come (--join)"
+        elif self._setbacks:
+            remedy = "Make the first of them rarer, or items shorter (--compute)"
+        else:
+            setbacks = [f"{self._num_ticks} ticks of the clock"]
+            remedy = "Shorten --compute, --latency or --repair, or raise server.session_s"
+        raise RunFailedError(
+            f"simulation: no answer is taken any more at {self.now:.0f} s of virtual time, in "
+            f"round {self.core.progress.round} with {num_actors} actors. Since the last one: "
+            f"{', '.join(setbacks)}. {remedy}."
+        )
 
     # -- actors: birth to death ----------------------------------------------------------------
 
@@ -186,6 +203,7 @@ class World:
         self._at(self.now + next(self._arrivals), self._arrive, None)
 
     def _birth(self, place: tuple[int, int]) -> None:
+        self._num_tries += 1
         actor = Actor(self.scenario, *place, self.now)
         self._actors[actor.incarnation] = actor
         if actor.dies_at < math.inf:
@@ -197,6 +215,7 @@ class World:
     def _join(self, actor: Actor) -> None:
         if actor.ended_at <= self.now:
             return
+        self._num_tries += 1
         self.now += next(self._service)
         hello = Hello(actor.incarnation, self.core.identity, held=tuple(actor.held))
         session = self.core.join(self.now, hello)
@@ -213,6 +232,7 @@ class World:
         if free_at > self.now:
             self._at(free_at, self._leave, actor)
             return
+        self._setbacks["actors left (--leave)"] += 1
         self._bury(actor)
         self._at(actor.arrival(self.now), self._part, actor)
 
@@ -225,6 +245,7 @@ class World:
         if actor.ended_at <= self.now:
             return
         self.tally.deaths += 1
+        self._setbacks["actors died (--mtbf)"] += 1
         if actor.doomed_from is not None:
             self.tally.wasted_s["died"] += self.now - actor.doomed_from
         self._bury(actor)
@@ -267,12 +288,14 @@ class World:
                 self.now, actor.worker_id, 1, str(actor.request), LEASE_WAIT_S, tuple(actor.held)
             )
         except SessionLostError:
+            self._setbacks["sessions lost (--outage)"] += 1
             heard_at = max(actor.arrival(self.now), actor.busy_until)
             if heard_at < min(actor.dies_at, actor.leaves_at):
                 self._at(actor.arrival(heard_at), self._join, actor)
         self._obey()
 
     def _grant(self, grant: Grant) -> None:
+        self._num_tries += 1
         lease = grant.lease
         item = lease.item
         actor = self._by_id[lease.worker_id]
@@ -319,7 +342,8 @@ class World:
         if before is not None:  # computed once, sent twice: charged once
             tally.wasted_s[before] -= plan.seconds
         if outcome in TAKEN:
-            self._idle_events = 0
+            self._num_tries = self._num_ticks = 0
+            self._setbacks.clear()
             tally.useful_s += plan.seconds
             tally.units += plan.share
             if is_train:
@@ -345,6 +369,8 @@ class World:
                         self._grant(action)
                     case Note():
                         self.tally.events[action.event] += 1
+                        if action.event == "lease_expired":
+                            self._setbacks["leases expired (server.item_timeout_s)"] += 1
                     case Wait():
                         self._wait(action)
                     case Commit():

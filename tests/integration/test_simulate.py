@@ -77,9 +77,11 @@ def test_configuration_gives_what_is_not_said(capsys, tmp_path: Path):
         (["--slow", "5"], "--slow '5': required FRACTION:FACTOR"),
         (["--modes", "asink"], "--modes: unknown mode 'asink'. Did you mean 'async'?"),
         (["--workers", "0"], "--workers"),
+        (["--rounds", "1000000000"], "at most 100,000,000 items can be simulated"),
+        (["--mtbf", "0"], "--mtbf '0': a time between events must be above 0"),
         (["--set", "sync.quorum=9", "--modes", "quorum"], "sync.quorum 9 exceeds topology.slots 5"),
         (["missing.yaml"], "configuration 'missing.yaml' cannot be read"),
-        (["--leave", "2", *ALONE, "--modes", "sync"], "no answer was taken for a long time"),
+        (["--leave", "2", *ALONE, "--modes", "sync"], "5 actors left (--leave). Nobody is left"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys, arguments, sentence):
@@ -93,12 +95,18 @@ def test_bad_input_is_one_sentence(capsys, arguments, sentence):
     assert out == ""
 
 
+def test_no_rounds_are_not_many(capsys):
+    assert run_cli(["simulate", "--set", "run.rounds=0"]) == 2
+
+    assert "run.rounds 0: a simulation needs a round" in capsys.readouterr().err
+
+
 def test_an_error_in_a_process_of_its_own_is_one_sentence(capsys):
     code = run_cli([*SMALL, "--leave", "2", "--jobs", "2"])
 
     out, err = capsys.readouterr()
     assert code == 1
-    assert err.startswith("error: simulation: no answer was taken")
+    assert err.startswith("error: simulation: no answer is taken any more")
     assert err.count("\n") == 1
     assert out == ""
 

@@ -22,6 +22,7 @@ from dmaml.server.simulation.machinery import Machinery
 from dmaml.server.simulation.scenario import (
     Scenario,
     check,
+    check_size,
     parse_modes,
     parse_slow,
     settings_of,
@@ -234,15 +235,43 @@ def test_an_actor_that_leaves_answers_first():
 
 
 def test_a_run_without_actors_ends_with_a_sentence():
-    with pytest.raises(RunFailedError, match=r"no answer was taken .* 0 actors\. Give"):
+    with pytest.raises(RunFailedError, match=r"2 actors left \(--leave\)\. Nobody is left: let"):
         run(workers=2, leave="3.5")
 
 
-def test_a_life_shorter_than_an_item_ends_with_a_sentence(monkeypatch):
-    monkeypatch.setattr(world, "IDLE_EVENTS", 100)
+def test_a_run_whose_last_actor_leaves_before_its_last_checkpoint_ends_well():
+    figures = run(workers=1, rounds=2, leave="2.5", checkpoint="30")
 
-    with pytest.raises(RunFailedError, match="Give actors a longer life"):
-        run(workers=1, rounds=2, mtbf="0.5", repair="0.1")
+    assert figures.applied == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "cause"),
+    [
+        ({"mtbf": "0.5", "repair": "0.1"}, r"actors died \(--mtbf\)\. Make the first of them"),
+        ({"leave": "0.5", "join": "0.1"}, r"actors left \(--leave\)\. Make the first of them"),
+    ],
+)
+def test_a_run_that_goes_nowhere_ends_with_its_cause(monkeypatch, keys, cause):
+    monkeypatch.setattr(world, "LEAST_TRIES", 50)
+
+    with pytest.raises(RunFailedError, match=cause):
+        run(workers=1, rounds=2, **keys)
+
+
+def test_times_that_the_clock_is_too_fine_for_end_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(world, "MOST_TICKS", 100)
+
+    with pytest.raises(RunFailedError, match=r"101 ticks of the clock\. Shorten --compute"):
+        run(workers=1, rounds=1, compute="3000")
+
+
+def test_an_item_may_take_as_long_as_it_likes():
+    settings = ("server.item_timeout_s=1000000",)
+
+    figures = run(workers=2, slots=1, rounds=3, compute="20000", settings=settings)
+
+    assert figures.rounds_per_s == 1 / 20000
 
 
 def test_a_lease_that_takes_too_long_expires():
@@ -418,9 +447,29 @@ def test_keys_of_a_mode_count_in_that_mode_only():
     assert found == {"sync": (None, 1.0, 3), "quorum": (6, 0.0, 3), "async": (None, 1.0, 2)}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ((100_000_000, 5, 10), "--workers 100000000: at most 100,000 can be simulated"),
+        ((5, 200_000, 10), "--slots 200000: at most 100,000"),
+        ((5, 5, 10**9), "--rounds 1000000000 of 5 work items each: at most 100,000,000 items"),
+        ((5, 5, 99999999999999999999), "--rounds 99999999999999999999 of 5 work items"),
+        ((5, 5, 15_000_000, 2), "--rounds 15000000 of 10 work items"),
+        ((5, 5, 0), "run.rounds 0: a simulation needs a round. Give --rounds"),
+    ],
+)
+def test_what_no_memory_holds_is_refused(sizes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        check_size(*sizes)
+
+
+def test_sizes_at_the_limit_are_taken():
+    check_size(100_000, 100_000, 1000)
+
+
 @pytest.mark.parametrize("name", ["compute", "mtbf", "outage", "leave", "join"])
 def test_events_without_time_between_them_are_refused(name):
-    times = {"compute": parse("1", "compute")} | {name: parse("0", name)}
+    times = {"compute": parse("1", "compute")} | {name: parse("0.0", f"--{name}")}
 
-    with pytest.raises(ConfigError, match="must be above 0"):
+    with pytest.raises(ConfigError, match=f"--{name} '0.0': .* must be above 0"):
         check(Scenario(2, **times))
