@@ -112,8 +112,8 @@ EXPERIMENTS: Final = (
         "that falls by a cosine, 500 rounds, 2,000 test tasks after 3 steps. Quorum closes at 4 "
         "of 5 without grace, so that there are late answers; they are merged with a discount. "
         "Async: window 3, commits of 5 answers (with a commit for each, 5 times as many steps at "
-        "this rate lose accuracy), no limit of staleness. The quick form has 16 filters, 150 rounds "
-        f"and 600 test tasks. {CROWDED}",
+        "this rate lose accuracy), no limit of staleness. The quick form has 16 filters, 150 "
+        f"rounds and 600 test tasks. {CROWDED}",
         CONFIG,
         _cells,
         _outcome,

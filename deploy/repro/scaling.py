@@ -60,8 +60,8 @@ def _outcome(form: Form, results: Results) -> Outcome:
         (Published("two raised together", "“mix increase of tasks and workers”", mixed),),
         {"test": thesis.scores_of(results, (ONE, *equal), form)},
         (
-            "Each but the first sees 512 tasks a round, and the last one the same tasks in 16 times "
-            "as many rounds.",
+            "Each but the first sees 512 tasks a round; the last one as many in all, in 16 times "
+            "the rounds.",
             "Seconds are those of one actor, one run at a time. `dmaml repro workers` has accuracy "
             "by second where actors grow with the slots.",
         ),

@@ -157,7 +157,8 @@ class Leasing:
         """Hand pending items to waiting actors, first come first served.
 
         An actor that has an item in hand gets another ahead of time only while there is one for
-        every actor that has no next one; otherwise its call waits until its answer is in.
+        every actor that has no next one, and its last one did not take too long (`Pace.is_slow`);
+        otherwise its call waits until its answer is in.
         """
         queue = self.queue
         for worker_id in list(queue.idle) if queue.pending else ():
@@ -168,7 +169,9 @@ class Leasing:
             num_without_next = len(self._members) - self.pace.num_ahead
             if len(queue.pending) < num_without_next:
                 break
-            if not self._serve_one(now, next(iter(queue.ahead))):
+            kind = next(iter(queue.pending)).kind
+            quick = (one for one in queue.ahead if not self.pace.is_slow(one, kind))
+            if not self._serve_one(now, next(quick, "")):
                 break
         if self._speculation is not None and queue.idle and not queue.pending:
             self._speculate(now, self._speculation)

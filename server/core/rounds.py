@@ -488,9 +488,9 @@ class Core:
             one.is_void = True
             self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
             self.message = (
-                f"round {one.number}: every contribution to pipeline {pipelines[0]} is void "
-                "(NaN, infinity or too large). Lower algorithm.inner_lr or outer.lr and start "
-                "a new run, or resume to compute the round once more."
+                f"round {one.number}: every contribution to pipeline {pipelines[0]} was void when "
+                "the round was to close (NaN, infinity or too large). Lower algorithm.inner_lr or "
+                "outer.lr and start a new run, or resume to compute the round once more."
             )
             self._outbox.note("paused", self.message, warn=True)
         return bool(pipelines)
