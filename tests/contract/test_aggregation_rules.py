@@ -88,7 +88,7 @@ def test_blocks_do_not_change_a_bit(rule, width, monkeypatch):
         gradient[::5] = np.where(gradient[::5] > 0, 0.0, -0.0)  # either zero is the same
     whole = rule.combine(gradients, weights)
 
-    for module, constant in ((base, "BLOCK"), (sorting, "WIDTH"), (scores, "WIDTH")):
+    for module, constant in ((base, "BLOCK"), (sorting, "WIDTH"), (scores, "CHUNK")):
         monkeypatch.setattr(module, constant, width)
 
     assert rule.combine(gradients, weights).tobytes() == whole.tobytes()

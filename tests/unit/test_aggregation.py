@@ -10,7 +10,7 @@ import pytest
 from dmaml.common.config import AggregationSection
 from dmaml.common.errors import ConfigError, RunFailedError
 from dmaml.server.aggregation import build, scores
-from dmaml.server.aggregation.scores import BOUNDS, best, gram_matrix
+from dmaml.server.aggregation.scores import UNITS, best, bound_of, gram_matrix
 from dmaml.server.aggregation.sorting import merge_exchange, middle_mean, network
 
 
@@ -185,7 +185,7 @@ def test_an_undecided_choice_is_made_in_float64(monkeypatch):
     asked = []
     plain = gram_matrix
     monkeypatch.setattr(
-        scores, "gram_matrix", lambda rows, dtype: asked.append(dtype) or plain(rows, dtype)
+        scores, "gram_matrix", lambda rows, *given: asked.append(given[0]) or plain(rows, *given)
     )
 
     best(random_gradients(7, 100), 2, 1)
@@ -194,14 +194,41 @@ def test_an_undecided_choice_is_made_in_float64(monkeypatch):
     assert asked == ["<f4", "<f4", "<f8"]
 
 
-@pytest.mark.parametrize("dtype", sorted(BOUNDS))
-def test_products_err_by_far_less_than_their_bound(dtype):
-    gradients = random_gradients(8, 100_000, shared=3.0)
-    exact = np.array(
-        [[float((a.astype(np.longdouble) * b).sum()) for b in gradients] for a in gradients]
-    )
+ALIKE = {  # sequential sums of like terms err the most
+    "normal": lambda rng, size: rng.standard_normal(size) + 3,
+    "constant": lambda rng, size: np.full(size, 0.1),
+    "sign": lambda rng, size: rng.choice([-0.1, 0.1], size),
+    "sorted": lambda rng, size: np.sort(np.abs(rng.standard_normal(size)))[::-1],
+    "one large": lambda rng, size: np.where(np.arange(size) % 4096 == 0, 100.0, 0.01),
+}
 
-    error = np.abs(gram_matrix(gradients, dtype) - exact) * 4
-    norms = np.diagonal(exact)[:, None] + np.diagonal(exact)[None, :]
 
-    assert (error < BOUNDS[dtype] / 4 * norms).all()
+@pytest.mark.parametrize("kind", sorted(ALIKE))
+@pytest.mark.parametrize("dtype", sorted(UNITS))
+def test_distances_err_by_no_more_than_their_bound(dtype, kind):
+    rng, size = np.random.default_rng(0), 20_000
+    base = ALIKE[kind](rng, size)
+    rows = [(base * (1 + 0.01 * rng.standard_normal())).astype("<f4") for _ in range(6)]
+    wide = [row.astype(np.longdouble) for row in rows]
+    exact = np.array([[float(((a - b) ** 2).sum()) for b in wide] for a in wide])
+
+    gram = gram_matrix(rows, dtype)
+
+    norms = np.diagonal(gram)[:, None] + np.diagonal(gram)[None, :]
+    assert (np.abs(norms - 2 * gram - exact) <= bound_of(dtype, size) * norms).all()
+
+
+@pytest.mark.parametrize("kind", sorted(ALIKE))
+def test_the_choice_is_float64s_for_near_gradients_of_like_values(kind):
+    rng = np.random.default_rng(1)
+    base = ALIKE[kind](rng, 4096)
+
+    for power in (4, 6, 8, 10) * 5:
+        scales = 1 + 2.0**-power * rng.uniform(-1, 1, 5)
+        gradients = [(base * scale).astype("<f4") for scale in scales]
+        assert best(gradients, 1, 1) == [int(np.argmin(krum_scores(gradients, 1)))]
+
+
+def test_bound_leaves_float32_the_choice_among_gradients_that_have_nothing_in_common():
+    assert bound_of("<f4", 1 << 18) < 2.0**-14
+    assert bound_of("<f8", 1 << 18) < 2.0**-41
