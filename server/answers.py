@@ -46,6 +46,10 @@ class Answers:
         self._tables: dict[WorkItem, Tables] = {}
         self._layouts: dict[WorkItem, Layout] = {}
 
+    def num_required(self, num_voids: int) -> int:
+        """Return how many contributions a commit needs beside so many that are void."""
+        return aggregation.num_required(aggregation.after_voids(self._rule, num_voids))
+
     def open(self) -> None:
         """Reserve a round's places, once the model's size is known."""
         self._shelf.open(self._parameters.layout.size)

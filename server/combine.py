@@ -14,6 +14,7 @@ from dmaml.common.config import RunConfig
 from dmaml.common.intervals import interval
 from dmaml.common.items import WorkItem
 from dmaml.common.layout import Flat, norm_of
+from dmaml.server.aggregation import after_voids
 from dmaml.server.aggregation.base import AggregationRule, weighted_sum
 from dmaml.server.core.actions import Head
 from dmaml.server.weights.base import WeightGenerator
@@ -109,7 +110,9 @@ def combine(
         np.array(slots, dtype=np.int64),
         np.array([staleness[parts[0].item] for parts in alive.values()], dtype=np.int64),
     )
-    gradient = rule.combine(slot_gradients, weights)
+    pipeline = heads[0].item.pipeline
+    num_voids = len({contribution_of(item) for item in voids if item.pipeline == pipeline})
+    gradient = after_voids(rule, num_voids).combine(slot_gradients, weights)
     slot_losses: list[float | None] = [None] * config.topology.slots
     slot_weights = [0.0] * config.topology.slots
     for slot, loss, weight in zip(slots, losses.tolist(), weights.tolist(), strict=True):

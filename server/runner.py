@@ -85,6 +85,7 @@ class Runner:
             self._strategy.route(self._clustering_state).pipelines,
             lambda: self._strategy.plan(self._clustering_state),
             tag=f"-{secrets.token_hex(3)}",
+            num_required=self._answers.num_required,
         )
         self.history = History(latest.meta if latest else None)
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}

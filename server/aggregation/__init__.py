@@ -44,6 +44,17 @@ def build(config: AggregationSection, num_slots: int | None = None) -> Aggregati
     return rule
 
 
+def after_voids(rule: AggregationRule, num_voids: int) -> AggregationRule:
+    """Return the rule for a commit in which so many contributions are void and left out already.
+
+    A rule that bounds how many are byzantine has a method `without`: a void one is one of these
+    that is known. Other rules stay as they are.
+    """
+    without = getattr(rule, "without", None)
+    found: AggregationRule = without(num_voids) if without and num_voids else rule
+    return found
+
+
 def num_required(rule: AggregationRule) -> int:
     """Return the contributions below which the rule gives up; 1 for most."""
     return int(getattr(rule, "num_required", 1))

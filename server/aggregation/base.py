@@ -16,7 +16,9 @@ BLOCK: Final = 1 << 16  # float32 values: 256 KiB stay in a core's cache
 class AggregationRule(Protocol):
     """Makes one gradient of several.
 
-    A rule that cannot do with few contributions says so by an attribute `num_required`.
+    A rule that cannot do with few contributions says so by an attribute `num_required`. One that
+    reckons with wrong ones may have a method `without(num_voids)` that returns the rule for a
+    commit in which so many are void, and known by that.
     """
 
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:

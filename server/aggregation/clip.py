@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
@@ -35,6 +36,13 @@ class Clip:
         self._norm = options.number("norm", norm, "> 0", lambda v: v > 0)
         self._inner = aggregation.build(AggregationSection(**options.inner(inner)))
         self.num_required: int = aggregation.num_required(self._inner)
+
+    def without(self, num_voids: int) -> Clip:
+        """Return the rule with the inner rule for what is left beside v void contributions."""
+        found = copy.copy(self)
+        found._inner = aggregation.after_voids(self._inner, num_voids)
+        found.num_required = aggregation.num_required(found._inner)
+        return found
 
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
         """Return the inner rule's result, float32 `[d]`."""

@@ -19,7 +19,8 @@ class MultiKrum:
     """g = Σ wᵢ gᵢ / Σ wᵢ over the m contributions with the least scores of `Krum`.
 
     Weights: they do not choose, they weigh the chosen; if all chosen have weight 0, these count
-    the same. One contribution is returned as it is; 2 to 2f + 2 of them are refused.
+    the same. One contribution is returned as it is; 2 to 2f + 2 of them are refused. A void
+    contribution is one of the f that is known: see `without`.
 
     Args:
         num_byzantine: f, as in `Krum`.
@@ -39,6 +40,10 @@ class MultiKrum:
         if num_selected is not None:
             count("num_selected", num_selected, least=1)
         self._num_selected = num_selected
+
+    def without(self, num_voids: int) -> MultiKrum:
+        """Return the rule of max(0, f − v) for what is left beside v void contributions."""
+        return MultiKrum(max(0, self._num_byzantine - num_voids), self._num_selected)
 
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
         """Return the mean of the chosen, float32 `[d]`; see `scores.best` for Raises."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from dmaml.common.errors import RunFailedError
 from dmaml.common.layout import Flat
 
-CHUNK: Final = 1 << 8  # values of one product; the longer, the faster, and the wider the bound
-NUM_CHUNKS: Final = 32  # that are copied together; of 32 rows they are 1 MiB in float32
+CHUNK: Final = 1 << 7  # values of one product; the longer, the faster, and the wider the bound
+NUM_CHUNKS: Final = 32  # that are copied together; of 32 rows they are 512 KiB in float32
 UNITS: Final = {"<f4": 2.0**-24, "<f8": 2.0**-53}  # of roundoff
 PASSES: Final = ("<f4", "<f8", "<f8")  # the third only where float32 is out of its range
 LEAST: Final = 2.0**-100  # mean square below which float32 products lose bits to underflow

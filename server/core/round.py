@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import final
+from typing import NamedTuple, final
 
 from dmaml.common.items import VOID, ItemKind, Outcome, WorkItem
 from dmaml.server.core.actions import Head
@@ -30,6 +30,16 @@ class OpenItem:
     is_applied: bool = False
 
 
+class Census(NamedTuple):
+    """How many of a pipeline's contributions to a round are void, and how many are not."""
+
+    alive: int
+    void: int
+
+
+NumRequired = Callable[[int], int]  # void contributions -> others that a commit needs
+
+
 @final
 class Round:
     """A round in progress.
@@ -44,7 +54,7 @@ class Round:
         num_leased: those of them that an actor has.
         quorum_at: when enough answers were in (quorum mode), or None.
         is_timed: its grace has begun: nothing more of it is handed out.
-        is_void: it brings nothing for a pipeline, and the run pauses for it.
+        is_void: it brings too little for a pipeline, and the run pauses for it.
     """
 
     def __init__(self, number: int, kind: ItemKind, items: Iterable[WorkItem], now: float) -> None:
@@ -125,8 +135,8 @@ class Round:
         self.num_missing = self.num_leased = 0
         return missed
 
-    def void_pipelines(self) -> list[int]:
-        """Return the pipelines of whose answered slots every one has a void item."""
+    def void_pipelines(self, num_required: NumRequired) -> dict[int, Census]:
+        """Return the pipelines of whose answered slots too many have a void item."""
         slots: dict[int, set[int]] = {}
         void: dict[int, set[int]] = {}
         for item, entry in self.items.items():
@@ -134,11 +144,11 @@ class Round:
                 slots.setdefault(item.pipeline, set()).add(item.slot)
             if entry.outcome in VOID:
                 void.setdefault(item.pipeline, set()).add(item.slot)
-        return [p for p in sorted(void) if void[p] == slots[p]]
+        found = {p: Census(len(slots[p] - void[p]), len(void[p])) for p in sorted(void)}
+        return {p: one for p, one in found.items() if one.alive < max(1, num_required(one.void))}
 
-    def reopen(self, now: float) -> list[WorkItem]:
-        """Forget the answers of the void pipelines and return their items, which wait again."""
-        pipelines = self.void_pipelines()
+    def reopen(self, now: float, pipelines: Iterable[int]) -> list[WorkItem]:
+        """Forget the answers of the pipelines and return their items, which wait again."""
         again = [item for item, entry in self.items.items() if item.pipeline in pipelines]
         for item in again:
             entry = self.items[item]

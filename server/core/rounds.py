@@ -24,12 +24,13 @@ from dmaml.server.core.modes import Batch, mode_of
 from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.publication import Publication
-from dmaml.server.core.round import OpenItem, Round
+from dmaml.server.core.round import NumRequired, OpenItem, Round
 from dmaml.server.core.sequence import PlanKind, items_of, next_kind
 from dmaml.server.core.verdicts import (
     judge_sizes,
     outcome_of,
     require_same_numerics,
+    void_round_sentence,
     void_sentence,
 )
 
@@ -47,6 +48,7 @@ class Core:
         pipelines: tuple[int, ...] = (0,),
         plan: PlanKind = lambda: ItemKind.TRAIN,
         tag: str = "",
+        num_required: NumRequired = lambda num_voids: 1,
     ) -> None:
         self.config = config
         self.epoch = epoch
@@ -60,6 +62,7 @@ class Core:
         self._mode = mode_of(config)
         self._pipelines = pipelines
         self._plan = plan
+        self._num_required = num_required
         self._rounds: dict[int, Round] = {}
         self._late = Late(config, len(pipelines))
         self._batch: Batch | None = None  # being committed
@@ -482,16 +485,14 @@ class Core:
             self._outbox.add(Wake(self._mode.wake_at(one) or now))
 
     def _pause_if_void(self, one: Round) -> bool:
-        """Pause the run where a round brings nothing for a pipeline; tell whether it is so."""
-        pipelines = one.void_pipelines()
+        """Pause the run where a round brings too little for a pipeline; tell whether it is so."""
+        pipelines = one.void_pipelines(self._num_required)
         if pipelines and not one.is_void:
             one.is_void = True
             self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
-            self.message = (
-                f"round {one.number}: every contribution to pipeline {pipelines[0]} was void when "
-                "the round was to close (NaN, infinity or too large). Lower algorithm.inner_lr or "
-                "outer.lr and start a new run, or resume to compute the round once more."
-            )
+            pipeline, census = next(iter(pipelines.items()))
+            needed = self._num_required(census.void)
+            self.message = void_round_sentence(self.config, one.number, pipeline, census, needed)
             self._outbox.note("paused", self.message, warn=True)
         return bool(pipelines)
 
@@ -623,7 +624,8 @@ class Core:
         """Compute the void part of a round once more."""
         for session in self.members:
             session.last = None
-        self.leasing.queue.add(one.reopen(now))
+        pipelines = one.void_pipelines(self._num_required)
+        self.leasing.queue.add(one.reopen(now, pipelines))
 
     def _take(self, now: float, head: Head, entry: OpenItem, outcome: Outcome) -> bool:
         """Note the first answer of an item, whose leases are over; tell whether it is merged."""

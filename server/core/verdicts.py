@@ -10,6 +10,7 @@ from dmaml.common.items import ItemKind, Outcome, train_tasks
 from dmaml.server.core.actions import Head, Verdict
 from dmaml.server.core.membership import Hello
 from dmaml.server.core.memory import Memory
+from dmaml.server.core.round import Census
 
 
 def require_same_numerics(config: RunConfig, memory: Memory, hello: Hello) -> None:
@@ -86,3 +87,27 @@ def void_sentence(config: RunConfig, head: Head, outcome: Outcome) -> str:
     else:
         cause = "it holds NaN or infinity"
     return f"{head.item} is void: {cause} (tasks {tasks.start} to {tasks.stop - 1})."
+
+
+def void_round_sentence(
+    config: RunConfig, number: int, pipeline: int, census: Census, needed: int
+) -> str:
+    """Say why a round pauses the run, and what can be done.
+
+    Args:
+        needed: contributions that the aggregation rule needs beside the void ones.
+    """
+    if census.alive == 0:
+        cause = f"every contribution to pipeline {pipeline} is void (NaN, infinity or too large)"
+        others = ""
+    else:
+        cause = (
+            f"{census.void} of {census.alive + census.void} contributions to pipeline {pipeline} "
+            f"are void (NaN, infinity or too large); beside them aggregation.name "
+            f"{config.aggregation.name!r} needs {needed}, found {census.alive}"
+        )
+        others = ", or take another aggregation rule,"
+    return (
+        f"round {number}: {cause}. Lower algorithm.inner_lr or outer.lr{others} and start a new "
+        "run, or resume to compute the round once more."
+    )

@@ -46,6 +46,7 @@ class DrivenCore:
 
     Args:
         is_committing, is_saving: whether commits and checkpoints succeed at once.
+        plug_ins: what else the core takes, such as `num_required`.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class DrivenCore:
         is_committing: bool = True,
         is_saving: bool = True,
         tag: str = "",
+        **plug_ins: Any,
     ) -> None:
         self.config = config or config_of()
-        self.core = Core(self.config, epoch, memory, tag=tag)
+        self.core = Core(self.config, epoch, memory, tag=tag, **plug_ins)
         self.now = 100.0
         self.is_committing = is_committing
         self.is_saving = is_saving

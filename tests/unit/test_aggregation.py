@@ -9,7 +9,7 @@ import pytest
 
 from dmaml.common.config import AggregationSection
 from dmaml.common.errors import ConfigError, RunFailedError
-from dmaml.server.aggregation import build, scores
+from dmaml.server.aggregation import after_voids, build, scores
 from dmaml.server.aggregation.scores import UNITS, best, bound_of, gram_matrix
 from dmaml.server.aggregation.sorting import merge_exchange, middle_mean, network
 
@@ -80,6 +80,36 @@ def test_multi_krum_weighs_the_best_ones():
     assert combine("multi_krum", rows, num_selected=3).tolist() == pytest.approx([4 / 3])
     assert combine("multi_krum", rows, [0.1, 0.3, 0.2, 0.2, 0.2]).tolist() == [0.75]
     assert combine("multi_krum", rows, [0, 0, 0.2, 0.2, 0.6]).tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("krum", {"num_byzantine": 2}),
+        ("multi_krum", {"num_byzantine": 2, "num_selected": 1}),
+        ("clip", {"norm": 100, "inner": {"name": "krum", "options": {"num_byzantine": 2}}}),
+    ],
+)
+def test_a_void_contribution_is_a_byzantine_one_that_is_known(name, options):
+    # n 7, f 2: with one void n 6, f 1, so three neighbours; they were two
+    # scores 0: 1 + 9 + 16, 1: 1 + 4 + 9, 3: 1 + 4 + 9, 4: 1 + 9 + 16, 9: 25 + 36 + 64
+    rule = build(AggregationSection(name=name, options=options))
+    rows = [np.array([row], dtype="<f4") for row in (0, 1, 3, 4, 9, 50)]
+
+    found = after_voids(rule, 1)
+
+    assert found.num_required == 5
+    assert found.combine(rows, np.full(6, 1 / 6)).tolist() == [1]
+    assert after_voids(rule, 4).num_required == 3
+    assert rule.num_required == 7
+    with pytest.raises(RunFailedError, match="found 6"):
+        rule.combine(rows, np.full(6, 1 / 6))
+
+
+def test_rules_that_reckon_with_no_number_of_wrong_ones_stay_as_they_are():
+    rule = build(AggregationSection(name="median"))
+
+    assert after_voids(rule, 3) is rule
 
 
 def test_clip_shortens_what_is_longer_and_nothing_else():
@@ -230,5 +260,5 @@ def test_the_choice_is_float64s_for_near_gradients_of_like_values(kind):
 
 
 def test_bound_leaves_float32_the_choice_among_gradients_that_have_nothing_in_common():
-    assert bound_of("<f4", 1 << 18) < 2.0**-14
-    assert bound_of("<f8", 1 << 18) < 2.0**-41
+    assert bound_of("<f4", 1 << 18) < 2.0**-15
+    assert bound_of("<f8", 1 << 18) < 2.0**-40

@@ -8,6 +8,7 @@ import pytest
 from dmaml.common.items import ItemKind, Token, WorkItem
 from dmaml.server.aggregation import base
 from dmaml.server.aggregation.base import weighted_sum
+from dmaml.server.aggregation.krum import Krum
 from dmaml.server.aggregation.mean import Mean as MeanRule
 from dmaml.server.combine import (
     combine,
@@ -35,12 +36,14 @@ def head(slot: int, part: int = 0, loss: float = 1.0, num_tasks: int = 2, **metr
     return Head("1-1", item, Token(1, 1), loss=loss, num_tasks=num_tasks, metrics=metrics)
 
 
-def combined(heads, gradients, voids=(), generator=None, staleness=None, **algorithm):
+def combined(heads, gradients, voids=(), generator=None, staleness=None, rule=None, **algorithm):
     flats = {h.item: np.array(g, dtype="<f4") for h, g in zip(heads, gradients, strict=True)}
     slots = 1 + max(h.item.slot for h in heads)
     config = config_of(algorithm=algorithm, topology={"slots": slots})
     ages = staleness or dict.fromkeys(flats, 0)
-    return combine(config, heads, frozenset(voids), ages, flats, generator or Mean(), MeanRule())
+    return combine(
+        config, heads, frozenset(voids), ages, flats, generator or Mean(), rule or MeanRule()
+    )
 
 
 def test_weights_times_gradients_by_hand():
@@ -52,6 +55,16 @@ def test_weights_times_gradients_by_hand():
     assert found.weights == [0.25, 0.75]
     assert found.losses == [1.0, 3.0]
     assert found.norm == pytest.approx(np.sqrt(37.0))
+
+
+def test_krum_counts_a_void_slot_among_the_byzantine_ones():
+    heads = [head(slot) for slot in range(5)]
+    rule = Krum(num_byzantine=1)
+
+    # of 0, 1, 5, 7 with f 0: two neighbours each, scores 26, 17, 20, 40
+    found = combined(heads, [[0.0], [1.0], [np.nan], [5.0], [7.0]], [heads[2].item], rule=rule)
+
+    assert found.gradient.tolist() == [1.0]
 
 
 def test_parts_are_averaged_by_their_tasks():

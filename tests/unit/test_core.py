@@ -6,6 +6,7 @@ import pytest
 
 from dmaml.common.errors import FingerprintMismatchError
 from dmaml.common.items import ItemKind, Outcome, RunState
+from dmaml.server.aggregation import after_voids, build
 from dmaml.server.core.actions import Done, Grant, Wait
 from dmaml.server.core.membership import Lease, Session
 from dmaml.server.core.memory import Memory
@@ -424,6 +425,25 @@ def test_resume_computes_a_round_of_voids_once_more():
     assert outcomes == [Outcome.BUFFERED] * 2
     assert run.core.state is RunState.RUNNING
     assert (run.core.message, run.core.progress.version) == ("", 1)
+
+
+@pytest.mark.parametrize(("num_voids", "state"), [(2, RunState.RUNNING), (3, RunState.PAUSED)])
+def test_round_with_too_few_contributions_for_its_rule_pauses_the_run(num_voids, state):
+    config = config_of(topology={"slots": 5}, aggregation={"name": "krum"})
+    rule = build(config.aggregation)
+    run = DrivenCore(config, num_required=lambda num: after_voids(rule, num).num_required)
+    a = run.initialise()
+
+    for slot in range(5):
+        run.push(run.lease(a), is_finite=slot >= num_voids)
+
+    assert run.core.state is state
+    if state is RunState.PAUSED:
+        assert "3 of 5 contributions" in run.core.message
+        assert "'krum' needs 3, found 2. Lower" in run.core.message
+        run.do("resume")
+        assert [run.work(a).outcome for _ in range(5)] == [Outcome.BUFFERED] * 5
+    assert run.core.progress.version == 1
 
 
 def test_slot_with_a_void_part_counts_as_void():
