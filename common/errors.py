@@ -19,6 +19,7 @@
         ├── SnapshotGoneError          the version asked for is no longer held: lease again
         ├── ProtocolError              a message breaks the protocol
         └── RunFailedError             the run stopped with an error of its own
+            └── DivergedError          its numbers are not finite any more
 
 One table, `GRPC_STATUS`, maps each class that a server may raise to its gRPC status code and back.
 """
@@ -125,6 +126,10 @@ class RunFailedError(RunTimeError):
     """The run stopped with an error of its own."""
 
 
+class DivergedError(RunFailedError):
+    """The run's numbers are not finite any more: doing it again would give the same."""
+
+
 # gRPC status names, one class each, so that the way back is unambiguous.
 GRPC_STATUS: Final[dict[type[DmamlError], str]] = {
     ServerUnreachableError: "UNAVAILABLE",
@@ -136,6 +141,7 @@ GRPC_STATUS: Final[dict[type[DmamlError], str]] = {
     SnapshotGoneError: "NOT_FOUND",
     ProtocolError: "INVALID_ARGUMENT",
     RunFailedError: "INTERNAL",
+    DivergedError: "OUT_OF_RANGE",
 }
 
 

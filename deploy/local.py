@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import RunFailedError
+from dmaml.common.errors import DivergedError, RunFailedError
 from dmaml.common.items import RunState
 from dmaml.common.rundir import LOGS
 from dmaml.deploy.crew import Cluster, Crew
@@ -135,7 +135,7 @@ def until_done(server: Server, supervisor: Supervisor, watcher: Watcher, show: S
         is_over = supervisor.watch(POLL_S)
         if watcher.latest is not None:
             show(watcher.latest)
-            _raise_if_failed(watcher.latest)
+            raise_if_failed(watcher.latest)
         code = server.poll()
         if code is not None and code < 0:
             restarts += 1
@@ -153,7 +153,14 @@ def until_done(server: Server, supervisor: Supervisor, watcher: Watcher, show: S
             time.sleep(POLL_S)
 
 
-def _raise_if_failed(status: Status) -> None:
-    is_stuck = status.state == RunState.PAUSED and "void" in status.message
-    if status.state == RunState.FAILED or is_stuck:
+def raise_if_failed(status: Status) -> None:
+    """Raise where a run has ended with an error, or waits for a person because it diverged.
+
+    Raises:
+        DivergedError: its numbers are not finite any more.
+        RunFailedError: any other error.
+    """
+    if status.has_diverged and status.state in (RunState.PAUSED, RunState.FAILED):
+        raise DivergedError(status.message)
+    if status.state == RunState.FAILED:
         raise RunFailedError(status.message)

@@ -19,7 +19,7 @@ from typing import Any, Final, final
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, DmamlError, RunDirectoryError, RunFailedError
+from dmaml.common.errors import ConfigError, DivergedError, DmamlError, RunDirectoryError
 from dmaml.common.rundir import LOGS, Row, read_rows, training_seconds
 from dmaml.deploy.crew import Cluster
 from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
@@ -316,9 +316,7 @@ def _train(cell: Cell, folder: Path, server: WarmServer, lane: Lane) -> str:
     except KeyboardInterrupt:
         server.stop()
         raise
-    except RunFailedError as error:
-        if "void" not in str(error):
-            raise
+    except DivergedError as error:
         server.stop()
         return str(error)
     finally:

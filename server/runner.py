@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import RunFailedError, SnapshotGoneError
+from dmaml.common.errors import DivergedError, DmamlError, RunFailedError, SnapshotGoneError
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.server import clustering
@@ -344,10 +344,15 @@ class Runner:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            log.error("the run failed", exc_info=error)
-            self._event(lambda now: self.core.fail(now, f"{type(error).__name__}: {error}"))
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        log.error("the run failed", exc_info=error)
+        has_diverged = isinstance(error, DivergedError)
+        message = str(error) or type(error).__name__
+        if not isinstance(error, DmamlError):
+            message = f"the server failed where it should not: {message}. Its log has more."
+        self._event(lambda now: self.core.fail(now, message, has_diverged))
 
     async def _clock(self) -> None:
         due = time.monotonic()

@@ -15,6 +15,7 @@ def status_of(runner: Runner) -> dict[str, Any]:
     return {
         "state": core.state.name,
         "message": core.message,
+        "has_diverged": core.has_diverged,
         "name": runner.config.run.name,
         "identity": core.identity,
         "epoch": core.epoch,

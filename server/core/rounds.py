@@ -56,6 +56,7 @@ class Core:
         self.memory = memory or Memory()
         self.state = RunState.EMPTY if self.memory.progress.round == 0 else RunState.RUNNING
         self.message = ""
+        self.has_diverged = False  # it is PAUSED or FAILED for numbers that are not finite
         self.durable = self.memory.progress
         limits = config.server
         self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
@@ -342,9 +343,10 @@ class Core:
             self._save_if_behind()
             self._go_on(now)
 
-    def fail(self, now: float, message: str) -> None:
+    def fail(self, now: float, message: str, has_diverged: bool = False) -> None:
         """Stop the run with an error."""
         self.state, self.message = RunState.FAILED, message
+        self.has_diverged = has_diverged
         self._outbox.note("failed", message, warn=True)
         self._serve(now)
 
@@ -363,7 +365,7 @@ class Core:
     def resume(self, now: float) -> None:
         """Grant leases again; a round of voids is computed once more."""
         if self.state is RunState.PAUSED:
-            self.state, self.message = RunState.RUNNING, ""
+            self.state, self.message, self.has_diverged = RunState.RUNNING, "", False
             self.leasing.queue.not_before = now
             self._outbox.note("resumed", "resumed by the operator")
             first = self.round
@@ -492,6 +494,7 @@ class Core:
             self.state = RunState.DRAINING if self._is_draining else RunState.PAUSED
             pipeline, census = next(iter(pipelines.items()))
             needed = self._num_required(census.void)
+            self.has_diverged = not self._is_draining
             self.message = void_round_sentence(self.config, one.number, pipeline, census, needed)
             self._outbox.note("paused", self.message, warn=True)
         return bool(pipelines)

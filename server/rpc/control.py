@@ -85,7 +85,7 @@ def status_message(runner: Runner) -> pb.StatusReply:
     )
     for name in (
         "message", "name", "identity", "epoch", "round", "version", "trained", "rounds",
-        "tasks_seen", "durable_round", "theta_sha256", "tasks_per_s", "uptime_s",
+        "tasks_seen", "durable_round", "theta_sha256", "tasks_per_s", "uptime_s", "has_diverged",
     ):  # fmt: skip
         setattr(reply, name, status[name])
     return reply

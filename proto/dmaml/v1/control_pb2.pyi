@@ -64,7 +64,7 @@ class WorkerStatus(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., host: _Optional[str] = ..., leases: _Optional[int] = ..., contributions: _Optional[int] = ..., idle_s: _Optional[float] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("state", "message", "name", "identity", "epoch", "round", "version", "rounds", "tasks_seen", "durable_round", "theta_sha256", "query_loss", "metrics", "tasks_per_s", "workers", "config_json", "validation", "uptime_s", "run_dir", "software_version", "trained")
+    __slots__ = ("state", "message", "name", "identity", "epoch", "round", "version", "rounds", "tasks_seen", "durable_round", "theta_sha256", "query_loss", "metrics", "tasks_per_s", "workers", "config_json", "validation", "uptime_s", "run_dir", "software_version", "trained", "has_diverged")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class StatusReply(_message.Message):
     RUN_DIR_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     TRAINED_FIELD_NUMBER: _ClassVar[int]
+    HAS_DIVERGED_FIELD_NUMBER: _ClassVar[int]
     state: _meta_model_pb2.RunState
     message: str
     name: str
@@ -121,4 +122,5 @@ class StatusReply(_message.Message):
     run_dir: str
     software_version: str
     trained: int
-    def __init__(self, state: _Optional[_Union[_meta_model_pb2.RunState, str]] = ..., message: _Optional[str] = ..., name: _Optional[str] = ..., identity: _Optional[str] = ..., epoch: _Optional[int] = ..., round: _Optional[int] = ..., version: _Optional[int] = ..., rounds: _Optional[int] = ..., tasks_seen: _Optional[int] = ..., durable_round: _Optional[int] = ..., theta_sha256: _Optional[str] = ..., query_loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tasks_per_s: _Optional[float] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., config_json: _Optional[str] = ..., validation: _Optional[_Mapping[str, float]] = ..., uptime_s: _Optional[float] = ..., run_dir: _Optional[str] = ..., software_version: _Optional[str] = ..., trained: _Optional[int] = ...) -> None: ...
+    has_diverged: bool
+    def __init__(self, state: _Optional[_Union[_meta_model_pb2.RunState, str]] = ..., message: _Optional[str] = ..., name: _Optional[str] = ..., identity: _Optional[str] = ..., epoch: _Optional[int] = ..., round: _Optional[int] = ..., version: _Optional[int] = ..., rounds: _Optional[int] = ..., tasks_seen: _Optional[int] = ..., durable_round: _Optional[int] = ..., theta_sha256: _Optional[str] = ..., query_loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tasks_per_s: _Optional[float] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., config_json: _Optional[str] = ..., validation: _Optional[_Mapping[str, float]] = ..., uptime_s: _Optional[float] = ..., run_dir: _Optional[str] = ..., software_version: _Optional[str] = ..., trained: _Optional[int] = ..., has_diverged: _Optional[bool] = ...) -> None: ...
