@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmaml.common.config import RunConfig
+from dmaml.common.errors import DivergedError, RunFailedError
 from dmaml.common.intervals import interval
 from dmaml.common.items import WorkItem
 from dmaml.common.layout import Flat, norm_of
@@ -21,6 +22,7 @@ from dmaml.server.weights.base import WeightGenerator
 
 Tables = Mapping[str, NDArray[np.float64]]
 Contribution = tuple[int, int, int]
+SUM_TOLERANCE: Final = 1e-6  # of weights, which may have been float32
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ def combine(
         heads: the pipeline's answers in slot, round, part order; not all void.
         staleness: TRAIN commits since the parameters of each answer.
         gradients: the payloads, float32 `[d]` each.
+
+    Raises:
+        RunFailedError: the generator failed, or gave no weights; see `weights_by`.
+        DivergedError: the combined gradient is not finite.
     """
     alive: dict[Contribution, list[Head]] = {}
     for head in counted(heads, voids):
@@ -105,14 +111,22 @@ def combine(
         _slot_gradient(parts, gradients, config.algorithm.task_reduction)
         for parts in alive.values()
     ]
-    weights = generator.weights(
-        losses,
-        np.array(slots, dtype=np.int64),
-        np.array([staleness[parts[0].item] for parts in alive.values()], dtype=np.int64),
+    ages = np.array([staleness[parts[0].item] for parts in alive.values()], dtype=np.int64)
+    weights = weights_by(
+        config.weights.name, generator, losses, np.array(slots, dtype=np.int64), ages
     )
     pipeline = heads[0].item.pipeline
     num_voids = len({contribution_of(item) for item in voids if item.pipeline == pipeline})
-    gradient = after_voids(rule, num_voids).combine(slot_gradients, weights)
+    with np.errstate(over="ignore", invalid="ignore"):  # it is looked at below
+        gradient = after_voids(rule, num_voids).combine(slot_gradients, weights)
+    norm = norm_of(gradient)
+    if not math.isfinite(norm):
+        raise DivergedError(
+            f"the combined gradient of pipeline {pipeline} holds NaN or infinity, though no "
+            f"contribution does (largest norm {max(head.norm for head in heads):g}): "
+            f"aggregation.name {config.aggregation.name!r} left the range of float32. Lower "
+            "algorithm.inner_lr or outer.lr, or set aggregation.max_norm, and start a new run."
+        )
     slot_losses: list[float | None] = [None] * config.topology.slots
     slot_weights = [0.0] * config.topology.slots
     for slot, loss, weight in zip(slots, losses.tolist(), weights.tolist(), strict=True):
@@ -122,8 +136,44 @@ def combine(
         gradient,
         slot_losses,
         slot_weights,
-        norm_of(gradient),
+        norm,
         entropy_ratio(weights.tolist()),
+    )
+
+
+def weights_by(
+    name: str,
+    generator: WeightGenerator,
+    losses: NDArray[np.float64],
+    slots: NDArray[np.int64],
+    staleness: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return a generator's weights, which may be the user's own code, if they keep its contract.
+
+    Args:
+        name: what the configuration calls it.
+
+    Raises:
+        RunFailedError: it failed, or its weights are not `[n]`, finite, non-negative, of sum 1.
+    """
+    try:
+        weights = np.asarray(generator.weights(losses, slots, staleness), dtype=np.float64)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise RunFailedError(f"weight generator {name!r} failed: {reason}. Mend it.") from error
+    if weights.shape == losses.shape and np.isfinite(weights).all() and (weights >= 0).all():
+        total = math.fsum(weights)
+        if abs(total - 1) <= SUM_TOLERANCE:
+            return weights
+        found = f"their sum is {total:g}"
+    elif weights.shape != losses.shape:
+        found = f"they have shape {list(weights.shape)}"
+    else:
+        wrong = [w for w in weights.tolist() if not (math.isfinite(w) and w >= 0)]
+        found = f"one of them is {wrong[0]:g}"
+    raise RunFailedError(
+        f"weight generator {name!r} must give {losses.size} finite weights >= 0 of sum 1: {found}, "
+        f"for losses {losses.tolist()}. Mend it (docs/weights.md); nothing was committed."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import zlib
 from collections import deque
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of
-from dmaml.common.errors import ProtocolError
-from dmaml.common.layout import Flat, Layout
+from dmaml.common.errors import DivergedError, ProtocolError
+from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.common.outer import OuterSection
 from dmaml.server.outer import Outer
 
@@ -83,8 +84,19 @@ class Parameters:
         self.stage(0)
 
     def step(self, pipeline: int, gradient: Flat, lr: float) -> None:
-        """Do one outer step of rate `lr`."""
+        """Do one outer step of rate `lr`.
+
+        Raises:
+            DivergedError: θ is not finite after it; then it must not be staged.
+        """
+        theta = self._outers[pipeline].theta
         self._outers[pipeline].step(gradient, lr)
+        if not math.isfinite(norm_of(theta)):
+            raise DivergedError(
+                f"θ of pipeline {pipeline} holds NaN or infinity after a step of outer.name "
+                f"{self._config.name!r} at rate {lr:g} along a gradient of norm "
+                f"{norm_of(gradient):g}. Nothing was committed. Lower outer.lr and start a new run."
+            )
 
     def stage(self, version: int) -> None:
         """Make a version of the parameters of now, to be published later."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dmaml.common.errors import DivergedError, RunFailedError
 from dmaml.common.items import ItemKind, Token, WorkItem
+from dmaml.common.layout import Layout, TensorSpec
+from dmaml.common.outer import OuterSection
 from dmaml.server.aggregation import base
 from dmaml.server.aggregation.base import weighted_sum
 from dmaml.server.aggregation.krum import Krum
 from dmaml.server.aggregation.mean import Mean as MeanRule
+from dmaml.server.aggregation.sum import Sum
 from dmaml.server.combine import (
     combine,
     entropy_ratio,
@@ -18,6 +22,7 @@ from dmaml.server.combine import (
     train_metrics,
 )
 from dmaml.server.core.actions import Head
+from dmaml.server.parameters import Parameters
 from dmaml.server.weights.mean import Mean
 from dmaml.server.weights.per_pipeline import PerPipeline, section_of
 from tests.unit.driven_core import config_of
@@ -65,6 +70,65 @@ def test_krum_counts_a_void_slot_among_the_byzantine_ones():
     found = combined(heads, [[0.0], [1.0], [np.nan], [5.0], [7.0]], [heads[2].item], rule=rule)
 
     assert found.gradient.tolist() == [1.0]
+
+
+class Fixed:
+    """Gives what it was told to, or raises it."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def weights(self, losses, slots, staleness):
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.array([np.nan, 1.0]), "2 finite weights >= 0 of sum 1: one of them is nan"),
+        (np.array([np.inf, 1.0]), "one of them is inf"),
+        (np.array([-0.5, 1.5]), "one of them is -0.5"),
+        (np.array([0.5, 0.6]), r"their sum is 1\.1"),
+        (np.array([1.0]), r"they have shape \[1\]"),
+        (np.array([[0.5, 0.5]]), r"they have shape \[1, 2\]"),
+        (["a", "b"], "'mean' failed: could not convert"),
+        (ZeroDivisionError("float division by zero"), "'mean' failed: float division by zero"),
+    ],
+)
+def test_weights_that_break_the_contract_are_refused_and_their_generator_named(given, words):
+    heads = [head(0), head(1)]
+
+    with pytest.raises(RunFailedError, match=words) as caught:
+        combined(heads, [[1.0], [2.0]], generator=Fixed(given))
+
+    assert "weight generator 'mean'" in str(caught.value)
+    assert not isinstance(caught.value, DivergedError)
+
+
+def test_weights_may_be_a_list_of_python_numbers():
+    found = combined([head(0), head(1)], [[1.0], [2.0]], generator=Fixed([0.5, 0.5]))
+
+    assert found.gradient.tolist() == [1.5]
+
+
+def test_a_combined_gradient_that_overflows_is_blamed_on_its_rule():
+    heads = [head(0), head(1)]
+
+    with pytest.raises(DivergedError, match=r"gradient of pipeline 0 .* left the range of float32"):
+        combined(heads, [[3e38], [3e38]], rule=Sum())
+
+
+def test_a_step_that_leaves_float32_is_blamed_on_the_optimiser_and_not_staged():
+    parameters = Parameters(OuterSection(name="sgd", lr=1.0))
+    parameters.start(Layout((TensorSpec("w", (1,)),)), {0: np.zeros(1, dtype="<f4")})
+    before = parameters.staged
+
+    with pytest.raises(DivergedError, match=r"pipeline 0 .* 'sgd' at rate 1e\+30 .* norm 1e\+30"):
+        parameters.step(0, np.array([1e30], dtype="<f4"), 1e30)
+
+    assert parameters.staged is before
 
 
 def test_parts_are_averaged_by_their_tasks():
