@@ -416,6 +416,12 @@ def num_contributions(config: RunConfig) -> int:
     return quorum_of(config) if sync.mode == "quorum" else config.topology.slots
 
 
+def usual_contributions(config: RunConfig) -> int:
+    """Return how many contributions a TRAIN commit has in general, where none is void or late."""
+    is_async = config.sync.mode == "async"
+    return config.sync.async_batch if is_async else num_contributions(config)
+
+
 def evaluation_shape(config: RunConfig) -> tuple[int, int]:
     """Return n_way and k_shot of the evaluation tasks."""
     task, evaluation = config.task, config.evaluation

@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DmamlError
 from dmaml.common.intervals import main_metric
@@ -118,7 +117,7 @@ def check_work(config: RunConfig, data_dir: Path | None) -> None:
     from dmaml.server import aggregation, clustering, weights
 
     weights.build(config.weights)
-    aggregation.build(config.aggregation, configuration.num_contributions(config))
+    aggregation.check(config)
     clustering.build(config.clustering)
     answerer = Answerer(config, data_dir)
     try:

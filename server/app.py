@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.items import RunState
@@ -144,7 +143,7 @@ def check_plug_ins(config: RunConfig) -> None:
         BadInputError: an unknown name, or one that cannot be imported.
     """
     weights.build(config.weights)
-    aggregation.build(config.aggregation, configuration.num_contributions(config))
+    aggregation.check(config)
     clustering.build(config.clustering)
 
 

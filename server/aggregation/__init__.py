@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dmaml.common.config import AggregationSection
+from dmaml.common import config as configuration
+from dmaml.common.config import AggregationSection, RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.plugins import find
 from dmaml.server.aggregation.base import AggregationRule
@@ -42,6 +43,23 @@ def build(config: AggregationSection, num_slots: int | None = None) -> Aggregati
             "or lower aggregation.options.num_byzantine."
         )
     return rule
+
+
+def check(config: RunConfig) -> None:
+    """Raise unless the run's rule can be made, has enough contributions, and does something.
+
+    A rule that leaves out some of them may have a method `idle(n)` that says why it leaves out
+    none of n, or "": then it would be another rule in silence.
+
+    Raises:
+        UnknownNameError: no such rule.
+        ConfigError: as `build`; or with as many contributions as a commit has it is idle.
+    """
+    rule = build(config.aggregation, configuration.num_contributions(config))
+    idle = getattr(rule, "idle", None)
+    reason = idle(configuration.usual_contributions(config)) if idle else ""
+    if reason:
+        raise ConfigError(f"aggregation rule {config.aggregation.name!r}: {reason}")
 
 
 def after_voids(rule: AggregationRule, num_voids: int) -> AggregationRule:

@@ -44,6 +44,11 @@ class Clip:
         found.num_required = aggregation.num_required(found._inner)
         return found
 
+    def idle(self, num_contributions: int) -> str:
+        """Say what the inner rule says; see `aggregation.check`."""
+        idle = getattr(self._inner, "idle", None)
+        return str(idle(num_contributions)) if idle else ""
+
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
         """Return the inner rule's result, float32 `[d]`."""
         return self._inner.combine([clipped(g, self._norm) for g in gradients], weights)

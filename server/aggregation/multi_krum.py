@@ -45,6 +45,16 @@ class MultiKrum:
         """Return the rule of max(0, f − v) for what is left beside v void contributions."""
         return MultiKrum(max(0, self._num_byzantine - num_voids), self._num_selected)
 
+    def idle(self, num_contributions: int) -> str:
+        """Say why all would be kept, or ""; see `aggregation.check`."""
+        if self._num_selected is None or self._num_selected < num_contributions:
+            return ""
+        return (
+            f"num_selected = {self._num_selected} of {num_contributions} contributions in a commit "
+            "leaves none out, so it would be the mean. Lower aggregation.options.num_selected to "
+            f"{num_contributions - 1} or less, or leave it out."
+        )
+
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
         """Return the mean of the chosen, float32 `[d]`; see `scores.best` for Raises."""
         n = len(gradients)

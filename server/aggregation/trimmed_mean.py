@@ -39,6 +39,29 @@ class TrimmedMean:
     def combine(self, gradients: Sequence[Flat], weights: NDArray[np.float64]) -> Flat:
         """Return the trimmed mean, float32 `[d]`."""
         vectors = counting(gradients, weights)
-        n = len(vectors)
+        return middle_mean(vectors, self._cut(len(vectors)))
+
+    def idle(self, num_contributions: int) -> str:
+        """Say why nothing would be trimmed, or ""; see `aggregation.check`."""
+        n = num_contributions
+        if self._cut(n) > 0:
+            return ""
+        remedies = ["take aggregation.name mean or median"]
+        if n > 2:
+            remedies.insert(0, f"raise aggregation.options.fraction to {math.ceil(1e4 / n) / 1e4}")
+        if self._fraction > 0:
+            least = math.ceil(1 / self._fraction - 1e-9)
+            remedies.insert(
+                0,
+                f"raise topology.slots (mode quorum: sync.quorum; async: sync.async_batch) to "
+                f"{least}",
+            )
+        remedy = ", or ".join(remedies)
+        return (
+            f"fraction = {self._fraction:g} of {n} contributions in a commit trims none, so it "
+            f"would be the plain mean. {remedy[0].upper()}{remedy[1:]}."
+        )
+
+    def _cut(self, n: int) -> int:
         cut = math.floor(self._fraction * n + 1e-9)  # 0.29 * 100 is 28.999999999999996
-        return middle_mean(vectors, min(cut, (n - 1) // 2))
+        return min(cut, (n - 1) // 2)

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dmaml.common.config import AggregationSection
+from dmaml.common.config import AggregationSection, from_mapping
 from dmaml.common.errors import ConfigError, RunFailedError
-from dmaml.server.aggregation import after_voids, build, scores
+from dmaml.server.aggregation import RULES, after_voids, build, check, scores
 from dmaml.server.aggregation.scores import UNITS, best, bound_of, gram_matrix
 from dmaml.server.aggregation.sorting import merge_exchange, middle_mean, network
 
@@ -151,6 +151,70 @@ def test_a_rule_that_needs_more_slots_is_refused_before_the_run():
         build(section, num_slots=6)
 
     assert build(section, num_slots=7).num_required == 7
+
+
+SELECTED = {"num_selected": 5}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"aggregation": {"name": "trimmed_mean"}}, r"= 0\.2 of 4 .* to 5, or raise .* to 0\.25,"),
+        (
+            {"aggregation": {"name": "trimmed_mean"}, "topology": {"slots": 2}},
+            "= 0.2 of 2 .* async_batch. to 5, or take aggregation.name mean",
+        ),
+        (
+            {"aggregation": {"name": "trimmed_mean", "options": {"fraction": 0}}},
+            "trims none, .* mean. Raise aggregation.options.fraction to 0.25",
+        ),
+        (
+            {
+                "aggregation": {
+                    "name": "clip",
+                    "options": {"norm": 1, "inner": {"name": "trimmed_mean"}},
+                },
+                "topology": {"slots": 5},
+                "sync": {"mode": "quorum"},
+            },
+            "'clip': fraction = 0.2 of 4",
+        ),
+        (
+            {"aggregation": {"name": "trimmed_mean"}, "sync": {"mode": "async"}},
+            "= 0.2 of 1 contributions",
+        ),
+        (
+            {"aggregation": {"name": "multi_krum", "options": SELECTED}, "topology": {"slots": 5}},
+            "num_selected = 5 of 5 .* leaves none out, .* to 4 or less",
+        ),
+    ],
+)
+def test_a_rule_that_would_leave_out_nothing_is_refused_before_the_run(sections, words):
+    with pytest.raises(ConfigError, match=words):
+        check(from_mapping(sections))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"aggregation": {"name": "trimmed_mean", "options": {"fraction": 0.25}}},
+        {"aggregation": {"name": "trimmed_mean"}, "topology": {"slots": 5}},
+        {
+            "aggregation": {"name": "trimmed_mean"},
+            "sync": {"mode": "async", "async_batch": 5},
+            "topology": {"slots": 5},
+        },
+        {"aggregation": {"name": "multi_krum", "options": SELECTED}, "topology": {"slots": 6}},
+        {"aggregation": {"name": "multi_krum"}, "topology": {"slots": 5}},
+    ],
+)
+def test_a_rule_that_leaves_out_something_is_taken(sections):
+    config = from_mapping(sections)
+
+    check(config)
+
+    assert config.aggregation.name in RULES
 
 
 @pytest.mark.parametrize("n", range(1, 11))

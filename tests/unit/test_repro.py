@@ -92,7 +92,7 @@ def test_every_run_of_an_experiment_is_valid_and_has_a_name_of_its_own(
         assert cell.name == cell.config.run.name
         assert set(cell.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
         weights.build(cell.config.weights)
-        aggregation.build(cell.config.aggregation, configuration.num_contributions(cell.config))
+        aggregation.check(cell.config)
     assert {cell.config.run.seed for cell in cells} == {1, 2, 3}
 
 
