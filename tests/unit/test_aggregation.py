@@ -162,7 +162,7 @@ SELECTED = {"num_selected": 5}
         ({"aggregation": {"name": "trimmed_mean"}}, r"= 0\.2 of 4 .* to 5, or raise .* to 0\.25,"),
         (
             {"aggregation": {"name": "trimmed_mean"}, "topology": {"slots": 2}},
-            "= 0.2 of 2 .* async_batch. to 5, or take aggregation.name mean",
+            "= 0.2 of 2 .*async_batch. to 5, or take aggregation.name mean",
         ),
         (
             {"aggregation": {"name": "trimmed_mean", "options": {"fraction": 0}}},
