@@ -448,6 +448,13 @@ def _check_sync(config: RunConfig) -> None:
         require_reader("sync", key, value, "mode", sync.mode, modes)
         if sync.mode == "quorum" and key in _OF_MERGING:
             require_reader("sync", key, value, "late", sync.late, ("merge",))
+    merges = sync.mode == "quorum" and sync.late == "merge" and sync.late_discount > 0
+    if merges and config.weights.name == "staleness_discount":
+        raise ConfigError(
+            f"sync.late 'merge' with weights.name 'staleness_discount': sync.late_discount "
+            f"{sync.late_discount:g} discounts late answers already, and they would be discounted "
+            "twice. Set sync.late_discount to 0, or weights.name to the inner generator."
+        )
     if sync.quorum is not None and sync.quorum > topology.slots:
         raise ConfigError(
             f"sync.quorum {sync.quorum} exceeds topology.slots {topology.slots}: no round would "

@@ -325,6 +325,10 @@ def test_wrong_value_is_one_sentence_with_key_and_value(text, parts):
         ("sync: {mode: quorum, window: 2}", ("sync.window 2", "sync.mode 'quorum'")),
         ("sync: {async_batch: 2}", ("sync.async_batch 2", "sync.mode 'sync'")),
         ("sync: {max_staleness: 0}", ("sync.max_staleness 0", "to quorum or async.")),
+        (
+            "{sync: {mode: quorum, late: merge}, weights: {name: staleness_discount}}",
+            ("sync.late_discount 0.5", "twice", "sync.late_discount to 0"),
+        ),
         ("sync: {mode: quorum, max_staleness: 2}", ("sync.max_staleness 2", "sync.late to merge.")),
         (
             "sync: {mode: quorum, late_discount: 0}",
@@ -421,3 +425,13 @@ def test_setting_that_is_no_yaml_is_text():
 @pytest.mark.parametrize("text", ["[1, 2]", "just text", "task: 5"])
 def test_settings_do_not_hide_a_malformed_file(text):
     assert "found" in refusal(text, "task.n_way=3")
+
+
+def test_late_answers_may_be_left_to_a_generator_of_ones_own() -> None:
+    text = (
+        "{sync: {mode: quorum, late: merge, late_discount: 0}, weights: {name: staleness_discount}}"
+    )
+
+    config = configuration.from_text(text, "test")
+
+    assert config.weights.name == "staleness_discount"
