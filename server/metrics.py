@@ -238,7 +238,7 @@ class Metrics:
             {"outcome": _names(Outcome)},
         )  # fmt: skip
         self.staleness = group.histogram(
-            "dmaml_staleness_rounds", "rounds",
+            "dmaml_staleness_commits", "commits",
             "TRAIN commits between an answer's parameters and its arrival; 0 in sync mode.",
             _STALENESS,
         )  # fmt: skip

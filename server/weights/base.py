@@ -29,7 +29,7 @@ class WeightGenerator(Protocol):
         Args:
             losses: mean query loss of each contribution that is not void, `[n]`, n >= 1.
             slots: the slot each came from, `[n]`.
-            staleness: rounds since the parameters it was computed from, `[n]`, >= 0.
+            staleness: TRAIN commits since the parameters it was computed from, `[n]`, >= 0.
         """
         ...
 

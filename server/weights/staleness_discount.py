@@ -17,7 +17,9 @@ MEAN: Final[Mapping[str, Any]] = {"name": "mean"}
 
 @final
 class StalenessDiscount:
-    """wᵢ ∝ vᵢ / (1 + τᵢ)^a: the inner generator's weights v, discounted by staleness τ, in rounds.
+    """wᵢ ∝ vᵢ / (1 + τᵢ)^a: the inner generator's weights v, discounted by staleness τ.
+
+    τᵢ counts the TRAIN commits since the parameters that contribution i was computed from.
 
     Renormalised, so that only *differences* of staleness count: if all are equally stale, and so
     for one contribution alone (`sync.async_batch: 1`), the inner weights stay what they are.

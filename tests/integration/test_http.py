@@ -135,8 +135,8 @@ def test_metrics_after_a_run_agree_with_its_record(trained: LiveServer) -> None:
         seconds = sum(item[f"{phase}_s"] for row in rounds for item in row["items"])
         assert total("item_phase_seconds_total", phase=phase) == pytest.approx(seconds)
     assert total("item_phase_seconds_total", phase="compute") > 0
-    assert total("staleness_rounds_count") == items
-    assert total("staleness_rounds_bucket", le="0.0") == items
+    assert total("staleness_commits_count") == items
+    assert total("staleness_commits_bucket", le="0.0") == items
     norm = rounds[-1]["norm"]
     assert total("gradient_norm", pipeline="0") == pytest.approx(norm)
     assert total("weight_entropy_ratio", pipeline="0") == 1.0  # weights: mean

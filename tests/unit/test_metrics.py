@@ -27,7 +27,7 @@ NAMES = {
     "dmaml_item_phase_seconds_total": "counter",
     "dmaml_lease_delay_seconds": "histogram",
     "dmaml_contributions_total": "counter",
-    "dmaml_staleness_rounds": "histogram",
+    "dmaml_staleness_commits": "histogram",
     "dmaml_worker_events_total": "counter",
     "dmaml_workers": "gauge",
     "dmaml_tasks_total": "counter",
@@ -351,10 +351,10 @@ def test_staleness_is_the_servers_version_less_the_answers(staleness: int, bucke
 
     metrics.took(head(base_version=40 - staleness), server_version=40)
 
-    found = values(metrics, "dmaml_staleness_rounds_bucket")
+    found = values(metrics, "dmaml_staleness_commits_bucket")
     assert list(found) == [(f"{n}.0",) for n in (0, 1, 2, 4, 8, 16, 32)] + [("+Inf",)]
     assert next(le for (le,), count in found.items() if count) == bucket
-    assert value(metrics, "dmaml_staleness_rounds_sum") == staleness
+    assert value(metrics, "dmaml_staleness_commits_sum") == staleness
 
 
 def test_actors_times_are_those_of_train_items_and_finite():
@@ -367,7 +367,7 @@ def test_actors_times_are_those_of_train_items_and_finite():
     assert values(metrics, "dmaml_item_phase_seconds_total") == {
         ("wait",): 1.0, ("pull",): 0.5, ("sample",): 0.0, ("compute",): 3.0,
     }  # fmt: skip
-    assert value(metrics, "dmaml_staleness_rounds_count") == 2
+    assert value(metrics, "dmaml_staleness_commits_count") == 2
 
 
 def test_the_age_of_the_last_checkpoint_grows_from_the_start_and_from_each_save():
