@@ -26,9 +26,14 @@ OTHER_OPTIONS = [
     params=[*((name, {}) for name in sorted(GENERATORS)), *OTHER_OPTIONS],
     ids=lambda param: f"{param[0]}-{param[1]}" if param[1] else param[0],
 )
-def generator(request) -> WeightGenerator:
+def section(request) -> WeightsSection:
     name, options = request.param
-    return weights.build(WeightsSection(name=name, options=options))
+    return WeightsSection(name=name, options=options)
+
+
+@pytest.fixture
+def generator(section) -> WeightGenerator:
+    return weights.build(section)
 
 
 def losses_of(count: int, seed: int = 0) -> np.ndarray:
@@ -107,15 +112,17 @@ def test_single_contribution_has_the_whole_weight(generator, staleness):
     assert found.tolist() == [1.0]
 
 
-def test_state_is_json_and_goes_on_where_it_was(generator):
+def test_state_is_json_and_a_fresh_one_goes_on_where_it_was(generator, section):
     for seed in range(3):
         ask(generator, losses_of(5, seed))
     state = json.loads(json.dumps(generator.state()))
     expected = ask(generator, losses_of(5, 9))
 
-    generator.load(state)
+    fresh = weights.build(section)
+    fresh.load(state)
 
-    assert ask(generator, losses_of(5, 9)).tolist() == expected.tolist()
+    assert ask(fresh, losses_of(5, 9)).tolist() == expected.tolist()
+    assert fresh.state() == generator.state()
 
 
 def test_losses_are_left_alone(generator):
