@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dmaml.common.adaptation import AdaptationSection, check_adaptation
@@ -35,6 +36,11 @@ _MODES: Final[dict[str, tuple[str, ...]]] = {
     "max_staleness": ("quorum", "async"),
     "async_batch": ("async",),
 }
+_PAGES: Final = {  # where the options of a section are described
+    "weights": "docs/weights.md",
+    "aggregation": "docs/weights.md",
+    "task": "docs/tasks.md",
+}
 _OF_MERGING: Final = ("late_discount", "max_staleness")  # in mode quorum, where late is merge
 
 
@@ -49,6 +55,13 @@ def parse_bytes(value: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
+
+
+def in_order(slots: tuple[int, ...]) -> tuple[int, ...]:
+    """Return slots in ascending order; raises ValueError where one is there twice."""
+    if len(set(slots)) < len(slots):
+        raise ValueError("name each slot once")
+    return tuple(sorted(slots))
 
 
 class RunSection(Section):
@@ -162,7 +175,9 @@ class FaultsSection(Section):
         "What is wrong with TRAIN items of `slots`. shuffled_labels: the labels of support and "
         "query examples are permuted, each by itself; scaled_gradient: `scale` times the gradient.",
     )
-    slots: tuple[Annotated[int, Field(ge=0)], ...] = _semantic((), "The faulty slots, from 0.")
+    slots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(in_order)] = _semantic(
+        (), "The faulty slots, from 0, each once."
+    )
     scale: float = _semantic(-10.0, "Factor of scaled_gradient.")
 
 
@@ -479,6 +494,8 @@ def _check_faults(config: RunConfig) -> None:
             f"faults.kind {faults.kind!r} with faults.slots {list(faults.slots)}: a fault needs a "
             "kind and slots. Set both or neither."
         )
+    if faults.scale != FaultsSection.model_fields["scale"].default:
+        require_reader("faults", "scale", faults.scale, "kind", faults.kind, ("scaled_gradient",))
     if faults.slots and max(faults.slots) >= slots:
         raise ConfigError(
             f"faults.slots {list(faults.slots)}: topology.slots {slots} has slots 0 to "
@@ -487,12 +504,30 @@ def _check_faults(config: RunConfig) -> None:
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
+    found = _not_finite(name, options)
+    if found is not None:
+        page = _PAGES.get(name.partition(".")[0], "docs/config.md")
+        raise ConfigError(
+            f"{found[0]} = {found[1]!r}: required a finite number, in the range that {page} gives."
+        )
     try:
-        json.dumps(options, allow_nan=False)
+        json.dumps(options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{name} = {options!r}: {error}. Options are numbers, text, lists and mappings."
         ) from None
+
+
+def _not_finite(path: str, value: object) -> tuple[str, float] | None:
+    """Return the first number among options that is NaN or infinity, and its path."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return path, value
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    return next(filter(None, (_not_finite(f"{path}.{key}", one) for key, one in inner)), None)
 
 
 def from_mapping(values: object, origin: str = "configuration") -> RunConfig:

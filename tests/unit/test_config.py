@@ -27,7 +27,6 @@ OTHER: dict[str, Any] = {
     "algorithm.first_order_rounds": 3, "algorithm.adapt": "head", "algorithm.per_step": ["norm*"],
     "engine.name": "loop", "engine.chunk": 2,
     "topology.slots": 2, "topology.parts": 2,
-    "faults.scale": -1.0,
     "sync.wire_dtype": "bfloat16",
     "weights.name": "a.b:C", "weights.options": {"a": 1},
     "aggregation.name": "a.b:C", "aggregation.max_norm": 3.0, "aggregation.options": {"a": 1},
@@ -64,6 +63,7 @@ WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "sync.async_batch": (3, {"mode": "async"}),
     "faults.kind": ("shuffled_labels", {"kind": "scaled_gradient", "slots": [0]}),
     "faults.slots": ([1], {"kind": "shuffled_labels", "slots": [0]}),
+    "faults.scale": (-1.0, {"kind": "scaled_gradient", "slots": [0]}),
 }
 ONE_VALUE = {"run.device"}
 NAMED = configuration.keys()
@@ -435,3 +435,22 @@ def test_late_answers_may_be_left_to_a_generator_of_ones_own() -> None:
     config = configuration.from_text(text, "test")
 
     assert config.weights.name == "staleness_discount"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "weights: {options: {temperature: .nan}}",
+            "weights.options.temperature = nan: required a finite number, in the range that "
+            "docs/weights.md gives.",
+        ),
+        (
+            "aggregation: {options: {inner: {options: {norms: [1, -.inf]}}}}",
+            "aggregation.options.inner.options.norms.1 = -inf: required a finite number, in the "
+            "range that docs/weights.md gives.",
+        ),
+    ],
+)
+def test_an_option_that_is_no_number_is_refused_by_its_key(text: str, sentence: str) -> None:
+    assert refusal(text) == sentence

@@ -117,6 +117,16 @@ def test_a_scaled_gradient_is_scaled_and_nothing_else(clean: Answerer) -> None:
     np.testing.assert_array_equal(answer(scaling, other).flat, answer(clean, other).flat)
 
 
+def test_the_order_of_faulty_slots_does_not_matter() -> None:
+    kind = {"kind": "shuffled_labels"}
+
+    one = configuration.from_mapping({**BASE, "faults": {**kind, "slots": [2, 0]}})
+    other = configuration.from_mapping({**BASE, "faults": {**kind, "slots": [0, 2]}})
+
+    assert one.faults.slots == (0, 2)
+    assert configuration.identity(one) == configuration.identity(other)
+
+
 @pytest.mark.parametrize(
     ("faults", "words"),
     [
@@ -125,6 +135,12 @@ def test_a_scaled_gradient_is_scaled_and_nothing_else(clean: Answerer) -> None:
         ({"kind": "scaled_gradient", "slots": [3]}, ["[3]", "topology.slots 3", "0 to 2"]),
         ({"kind": "scaled_gradients", "slots": [0]}, ["faults.kind", "'scaled_gradients'"]),
         ({"kind": "scaled_gradient", "slots": [-1]}, ["faults.slots", "-1"]),
+        ({"kind": "scaled_gradient", "slots": [1, 0, 1]}, ["faults.slots", "each slot once"]),
+        (
+            {"kind": "shuffled_labels", "slots": [0], "scale": 5},
+            ["faults.scale 5.0", "'shuffled_labels'", "only scaled_gradient reads it"],
+        ),
+        ({"scale": 5}, ["faults.scale 5.0", "'none'"]),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(faults: dict[str, Any], words: list[str]) -> None:
