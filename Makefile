@@ -22,7 +22,7 @@ run: $(VENV)/.run  ## set up, then meta-train on the embedded default
 	$(BIN)/dmaml train $(CONFIG) --workers $(WORKERS)
 
 test: $(VENV)/.dev  ## set up, then the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 e2e: $(VENV)/.dev wheelhouse/.done  ## build the images, then everything happens to a real cluster
 	@docker compose version >/dev/null 2>&1 || { echo "error: make e2e needs a Docker engine and \

@@ -70,6 +70,8 @@ class Cluster:
         try:
             ray.shutdown()
         finally:
+            if self._temporary is not None:
+                end_leftovers(self._temporary)  # those that outlive the raylet, or its start
             self._keep_logs()
 
     def _start(self, num_cpus: int | None) -> None:
@@ -87,18 +89,10 @@ class Cluster:
             )
         except BaseException as error:
             with undisturbed():
-                self._give_up()
+                self.close()
             if isinstance(error, SystemExit):  # what Ray's own handler makes of SIGTERM
                 raise KeyboardInterrupt from None
             raise
-
-    def _give_up(self) -> None:
-        try:
-            ray.shutdown()
-        finally:
-            if self._temporary is not None:
-                end_leftovers(self._temporary)
-            self._keep_logs()
 
     def _keep_logs(self) -> None:
         if self._temporary is None:

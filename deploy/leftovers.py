@@ -1,7 +1,8 @@
-"""Processes of a Ray cluster whose start was cut short.
+"""Processes of a Ray cluster that outlive it.
 
-`ray.shutdown` ends the processes of a start that was complete. When `ray.init` fails or is
-interrupted before, it knows nothing of them, and they stay as long as this process at least.
+When `ray.init` fails or is interrupted, `ray.shutdown` knows nothing of the processes that were
+begun, and they stay as long as this process at least. Of a whole cluster it ends those that it
+started; what these started (the dashboard's agent) ends by itself, seconds later.
 """
 
 from __future__ import annotations

@@ -98,13 +98,16 @@ def void_round_sentence(
         needed: contributions that the aggregation rule needs beside the void ones.
     """
     if census.alive == 0:
-        cause = f"every contribution to pipeline {pipeline} is void (NaN, infinity or too large)"
+        cause = (
+            f"every contribution to pipeline {pipeline} was void when the round was to close (NaN, "
+            "infinity or too large)"
+        )
         others = ""
     else:
         cause = (
             f"{census.void} of {census.alive + census.void} contributions to pipeline {pipeline} "
-            f"are void (NaN, infinity or too large); beside them aggregation.name "
-            f"{config.aggregation.name!r} needs {needed}, found {census.alive}"
+            f"were void when it was to close (NaN, infinity or too large); beside them "
+            f"aggregation.name {config.aggregation.name!r} needs {needed}, found {census.alive}"
         )
         others = ", or take another aggregation rule,"
     return (

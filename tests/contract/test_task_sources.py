@@ -354,7 +354,7 @@ def test_a_missing_file_is_told_with_where_it_was_looked_for(
     monkeypatch.setenv("DMAML_DATA", str(tmp_path))
     monkeypatch.setenv("DMAML_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
-    embedded = {"glyphs", "textures", "sinusoid", "function_families"}
+    embedded = {"glyphs", "textures", "sinusoid", "function_families", "navigation", "control"}
 
     for name in set(SOURCES) - embedded - {"npz", "folder", "mixed"}:
         for task in ({"source": name}, {"source": "mixed", "options": {"sources": [name, name]}}):

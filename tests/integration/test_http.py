@@ -275,7 +275,7 @@ def test_a_void_contribution_is_counted_and_recorded(tmp_path: Path) -> None:
         assert value(live, "dmaml_worker_events_total", event="void") == 2
         status = json.loads(get(f"{live.http}/api/status")[2])
         assert status["state"] == "PAUSED"
-        assert "every contribution to pipeline 0 is void" in status["message"]
+        assert "every contribution to pipeline 0 was void" in status["message"]
         assert status["has_diverged"]
         Operator(Address(live.target), Retry(5.0)).do("drain")
         worker.join()

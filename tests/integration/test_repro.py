@@ -62,7 +62,7 @@ def test_without_a_name_the_experiments_are_listed(capsys: pytest.CaptureFixture
 # a process of its own (Ray), with an experiment that takes seconds in the place of a real one
 SCRIPT = """
 import sys
-from dmaml.deploy import repro
+from dmaml.deploy import experiments, repro
 from dmaml.deploy.cli import main
 from dmaml.deploy.repro import implementation
 small = (
@@ -74,6 +74,7 @@ one = implementation._experiment(
     small, "mse",
 )
 repro.EXPERIMENTS["small"] = one
+experiments.NAMES = (*experiments.NAMES, "small")
 main(sys.argv[1:])
 """
 

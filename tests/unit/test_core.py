@@ -409,7 +409,7 @@ def test_round_of_voids_pauses_the_run_with_a_sentence():
         run.push(run.lease(worker), is_finite=False)
 
     assert run.core.state is RunState.PAUSED
-    assert "every contribution to pipeline 0 is void" in run.core.message
+    assert "every contribution to pipeline 0 was void" in run.core.message
     assert run.core.has_diverged
     assert run.core.progress.version == 0
     assert run.ask(a) is None

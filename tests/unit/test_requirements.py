@@ -24,7 +24,15 @@ def names(lines: list[str]) -> set[str]:
 def test_the_server_installs_nothing_that_only_actors_and_pictures_need() -> None:
     left_out = names(LISTED) - names(requirements("server"))
 
-    assert left_out == {"matplotlib", "pillow", "platformdirs", "pooch", "ray", "torch"}
+    assert left_out == {
+        "gymnasium",
+        "matplotlib",
+        "pillow",
+        "platformdirs",
+        "pooch",
+        "ray",
+        "torch",
+    }
 
 
 def test_the_worker_installs_everything_but_torch_which_is_there_before() -> None:
