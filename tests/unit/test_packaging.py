@@ -120,3 +120,11 @@ def test_import_contracts_hold():
     assert done.returncode == 0, done.stdout
     assert "Only the adapters know the generated code KEPT" in done.stdout
     assert "Only the crew knows Ray KEPT" in done.stdout
+
+
+def test_the_image_is_built_from_every_folder_with_code():
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "deploy/docker/Dockerfile").read_text(), re.M)
+    sent = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.M)
+
+    assert set(copied) >= FOLDERS
+    assert set(sent) >= FOLDERS
