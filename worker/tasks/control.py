@@ -10,11 +10,12 @@ from typing import Any, Final, Literal, final
 import numpy as np
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker import control
 from dmaml.worker.control.rollout import action_bounds, begin, observation_size
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, Units
+from dmaml.worker.tasks.single import draw_units
 
 SEED_BITS: Final = np.uint64(1)  # taken off 64, so that a seed is an int64 >= 0
 
@@ -81,13 +82,7 @@ class Control:
         Raises:
             DataError: no units, or n_way other than 1.
         """
-        allowed = np.unique(np.asarray(units, dtype=np.int64))
-        if n_way != 1 or len(allowed) == 0:
-            raise DataError(
-                f"source {self._name!r} required n_way 1 and at least one unit, found n_way "
-                f"{n_way} and {len(allowed)} units. Set task.n_way to 1."
-            )
-        chosen = np.array([one.integers(1, len(allowed)) for one in streams]).reshape(-1, 1)
+        chosen = draw_units(self._name, streams, units, n_way)
         parameters = np.array([self.environments.draw(one) for one in streams], dtype=np.float32)
         k = k_shot + k_query
         seeds = np.array([one.raw(k) >> SEED_BITS for one in streams]).astype(np.int64)
@@ -97,7 +92,7 @@ class Control:
             seeds[:, :k_shot],
             x[:, k_shot:],
             seeds[:, k_shot:],
-            allowed[chosen],
+            chosen,
             parameters,
         )
 

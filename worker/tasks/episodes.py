@@ -53,6 +53,7 @@ __all__ = [
     "split_fractions",
     "split_vinyals",
     "to_batch",
+    "turn",
 ]
 
 
@@ -213,6 +214,18 @@ def to_batch(pictures: NDArray[Any], units: Units, k_shot: int) -> TaskBatch:
         for count in (k_shot, k - k_shot)
     )
     return TaskBatch(support_x, support_y, query_x, query_y, units)
+
+
+def turn(pictures: NDArray[np.uint8], turns: Int64) -> None:
+    """Turn the pictures of each class anticlockwise by its quarter turns, in place.
+
+    Args:
+        pictures: `[T, n_way, k, channels, S, S]`.
+        turns: 0 to 3, `[T, n_way]`.
+    """
+    for number in (1, 2, 3):
+        at = turns == number
+        pictures[at] = np.rot90(pictures[at], number, axes=(-2, -1))
 
 
 def _to_float(values: NDArray[Any]) -> NDArray[np.float32]:

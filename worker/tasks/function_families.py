@@ -31,9 +31,10 @@ from typing import Final, Literal, final
 import numpy as np
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Float64, Kind, Stream, stream
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, Units
+from dmaml.worker.tasks.single import draw_units
 
 X: Final = (-5.0, 5.0)
 SHARES: Final = (0.64, 0.16, 0.20)  # of each family: training, validation, test
@@ -240,14 +241,9 @@ class FunctionFamilies:
         Raises:
             DataError: no units, or n_way other than 1.
         """
-        allowed = np.unique(np.asarray(units, dtype=np.int64))
-        if n_way != 1 or len(allowed) == 0:
-            raise DataError(
-                f"source 'function_families' required n_way 1 and at least one unit, found n_way "
-                f"{n_way} and {len(allowed)} units. Set task.n_way to 1."
-            )
         k, columns = k_shot + k_query, self.input_shape[0]
-        chosen = allowed[[int(one.integers(1, len(allowed))[0]) for one in streams]]
+        drawn = draw_units("function_families", streams, units, n_way)
+        chosen = drawn[:, 0]
         x = np.array([one.uniform(k, columns, low=X[0], high=X[1]) for one in streams])
         if columns == 2:
             curves = [not self.families[number].is_surface for number in self._families_of(chosen)]
@@ -261,7 +257,7 @@ class FunctionFamilies:
             outputs[:, :k_shot],
             inputs[:, k_shot:],
             outputs[:, k_shot:],
-            chosen[:, None],
+            drawn,
         )
 
     def _families_of(self, units: Units) -> list[int]:

@@ -177,15 +177,8 @@ class Glyphs:
         base = np.repeat(self.roster.base(drawn.classes).ravel(), k)
         flat = draw(self.characters, base, noise.reshape(-1, NOISE))
         pictures = flat.reshape(len(streams), n_way, k, *self.input_shape)
-        _turn(pictures, self.roster.turns(drawn.classes))
+        episodes.turn(pictures, self.roster.turns(drawn.classes))
         return episodes.to_batch(pictures, drawn.units, k_shot)
-
-
-def _turn(pictures: Uint8, turns: Int64) -> None:
-    """Turn the pictures `[T, n_way, k, 1, S, S]` of each class by its quarter turns, in place."""
-    for number in (1, 2, 3):
-        chosen = turns == number
-        pictures[chosen] = np.rot90(pictures[chosen], number, axes=(-2, -1))
 
 
 def content_digest(characters: Characters) -> str:

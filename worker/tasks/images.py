@@ -24,7 +24,7 @@ from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Int64, Stream
 from dmaml.worker.tasks.base import SplitName, TaskBatch, Units
 from dmaml.worker.tasks.cache import cache_dir, write_whole
-from dmaml.worker.tasks.episodes import Classes, Draw, digest, draw, enroll, to_batch
+from dmaml.worker.tasks.episodes import Classes, Draw, digest, draw, enroll, to_batch, turn
 
 FORMAT: Final = 1  # raise it when decoding or the files in the cache change
 
@@ -244,8 +244,5 @@ class ImageSource:
         rows = self._first_row[self.roster.base(chosen.classes)][..., None] + chosen.examples
         pictures: NDArray[np.uint8] = self.images[rows]
         if self.roster.num_turns > 1:
-            turns = self.roster.turns(chosen.classes)
-            for turn in (1, 2, 3):
-                at = turns == turn
-                pictures[at] = np.rot90(pictures[at], turn, axes=(-2, -1))
+            turn(pictures, self.roster.turns(chosen.classes))
         return pictures

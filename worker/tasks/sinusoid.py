@@ -14,9 +14,10 @@ from typing import Final, Literal, final
 import numpy as np
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Float64, Kind, Stream, stream
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, Units
+from dmaml.worker.tasks.single import draw_units
 
 AMPLITUDE: Final = (0.1, 5.0)
 PHASE: Final = (0.0, np.pi)
@@ -82,13 +83,7 @@ class Sinusoid:
         Raises:
             DataError: no units, or n_way other than 1.
         """
-        allowed = np.unique(np.asarray(units, dtype=np.int64))
-        if n_way != 1 or len(allowed) == 0:
-            raise DataError(
-                f"source 'sinusoid' required n_way 1 and at least one unit, found n_way {n_way} "
-                f"and {len(allowed)} units. Set task.n_way to 1."
-            )
-        chosen = np.array([one.integers(1, len(allowed)) for one in streams]).reshape(-1, 1)
+        chosen = draw_units("sinusoid", streams, units, n_way)
         waves = [_wave(one, k_shot + k_query) for one in streams]
         x, y = (
             np.array([wave[part] for wave in waves], dtype=np.float32).reshape(len(waves), -1, 1)
@@ -96,7 +91,7 @@ class Sinusoid:
         )
         parameters = np.array([wave[2] for wave in waves], dtype=np.float32)
         return TaskBatch(
-            x[:, :k_shot], y[:, :k_shot], x[:, k_shot:], y[:, k_shot:], allowed[chosen], parameters
+            x[:, :k_shot], y[:, :k_shot], x[:, k_shot:], y[:, k_shot:], chosen, parameters
         )
 
 

@@ -194,10 +194,7 @@ class TextureSource:
         base = np.repeat(self.roster.base(drawn.classes).ravel(), k)
         flat = draw(self.textures, self.bank, base, noise.reshape(-1, NOISE), self.input_shape[1])
         pictures = flat.reshape(len(streams), n_way, k, *self.input_shape)
-        turns = self.roster.turns(drawn.classes)
-        for number in (1, 2, 3):
-            chosen = turns == number
-            pictures[chosen] = np.rot90(pictures[chosen], number, axes=(-2, -1))
+        episodes.turn(pictures, self.roster.turns(drawn.classes))
         return episodes.to_batch(pictures, drawn.units, k_shot)
 
 
