@@ -170,8 +170,8 @@ class Leasing:
             if len(queue.pending) < num_without_next:
                 break
             kind = next(iter(queue.pending)).kind
-            quick = (one for one in queue.ahead if not self.pace.is_slow(one, kind))
-            if not self._serve_one(now, next(quick, "")):
+            quick = next((one for one in queue.ahead if not self.pace.is_slow(one, kind)), None)
+            if quick is None or not self._serve_one(now, quick):
                 break
         if self._speculation is not None and queue.idle and not queue.pending:
             self._speculate(now, self._speculation)
