@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dmaml.common.errors import RunFailedError
 from dmaml.deploy.demand import Demand, Node
 from dmaml.deploy.interrupts import undisturbed
-from dmaml.deploy.leftovers import end_leftovers
+from dmaml.deploy.leftovers import end_leftovers, marked
 from dmaml.deploy.supervisor import Ended, Place
 from dmaml.worker.actor import End, MetaWorker
 from dmaml.worker.connection import Address
@@ -78,15 +78,16 @@ class Cluster:
         """Start a cluster of our own; if that fails or is interrupted, nothing of it stays."""
         self._temporary = Path(tempfile.mkdtemp(prefix="dmaml-"))
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                _temp_dir=str(self._temporary),
-                _node_ip_address="127.0.0.1",  # its name; Ray binds all
-            )
+            with marked(self._temporary):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    _temp_dir=str(self._temporary),
+                    _node_ip_address="127.0.0.1",  # its name; Ray binds all
+                )
         except BaseException as error:
             with undisturbed():
                 self.close()

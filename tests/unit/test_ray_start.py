@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 
 from dmaml.common.errors import RunFailedError
-from dmaml.deploy import crew
+from dmaml.deploy import crew, leftovers
 from dmaml.deploy.crew import MAX_STARTS, Cluster
-from dmaml.deploy.leftovers import end_leftovers
+from dmaml.deploy.leftovers import end_leftovers, marked
 
 TOO_SLOW = Exception("The current node timed out during startup.")  # Ray raises no other class
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -104,18 +105,62 @@ def test_interrupted_start_is_not_tried_again_and_nothing_stays(signalled, given
     assert not any(folder.exists() for folder in fake.folders)
 
 
-def test_processes_of_other_folders_and_those_that_only_read_in_it_live_on(tmp_path):
-    others = [
-        subprocess.Popen([*SLEEPER, f"--session-dir={tmp_path / 'other'}"]),
-        subprocess.Popen([*SLEEPER, str(tmp_path / "mine" / "raylet.out")]),
-    ]
+def test_only_processes_with_the_folders_mark_are_ended(tmp_path):
+    with marked(tmp_path / "other"):
+        others = [subprocess.Popen(SLEEPER)]
+    with marked(tmp_path / "mine"):
+        mine = subprocess.Popen(SLEEPER)
+    others.append(subprocess.Popen([*SLEEPER, f"--session-dir={tmp_path / 'mine'}"]))
     try:
         ended = end_leftovers(tmp_path / "mine")
         codes = [process.poll() for process in others]
     finally:
-        for process in others:
+        for process in (*others, mine):
             process.kill()
             process.wait()
 
-    assert ended == []
+    assert ended == [mine.pid]
     assert codes == [None, None]
+
+
+def test_a_process_in_the_midst_of_exec_is_waited_for(tmp_path, monkeypatch):
+    killed: list[int] = []
+    looks = 0
+
+    def process(pid: int, environment: bytes, command: bytes) -> None:
+        folder = tmp_path / str(pid)
+        folder.mkdir(exist_ok=True)
+        (folder / "environ").write_bytes(environment)
+        (folder / "cmdline").write_bytes(command)
+        (folder / "status").write_text("Name:\tx\nPPid:\t1\n")
+        if not (folder / "exe").is_symlink():
+            (folder / "exe").symlink_to("/bin/agent")
+
+    def pause(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            process(78, b"A=1\0DMAML_CLUSTER=/a\0", b"agent.py\0")
+
+    def kill(pid: int, _: int) -> None:
+        killed.append(pid)
+        shutil.rmtree(tmp_path / str(pid))
+
+    process(77, b"DMAML_CLUSTER=/another\0", b"raylet\0")
+    process(78, b"", b"")
+    monkeypatch.setattr(leftovers, "PROC", tmp_path)
+    monkeypatch.setattr(leftovers.time, "sleep", pause)
+    monkeypatch.setattr(leftovers.os, "kill", kill)
+    ended = end_leftovers(Path("/a"))
+
+    assert (ended, killed, looks) == ([78], [78], 3)
+
+
+def test_a_process_that_never_tells_is_not_waited_for_longer_than_patience(tmp_path, monkeypatch):
+    (tmp_path / "78").mkdir()
+    for name in ("environ", "cmdline", "status"):
+        (tmp_path / "78" / name).write_text("")
+    (tmp_path / "78" / "exe").symlink_to("/bin/agent")
+    monkeypatch.setattr(leftovers, "PROC", tmp_path)
+
+    assert end_leftovers(Path("/a"), patience_s=0.0) == []
