@@ -101,9 +101,10 @@ class TaskSection(Section):
     n_way: int = _semantic(5, "Classes per task (1 for regression).", ge=1)
     k_shot: int = _semantic(1, "Support examples per class.", ge=1)
     k_query: int = _semantic(5, "Query examples per class in training.", ge=1)
-    unit: Literal["class", "alphabet"] = _semantic(
+    unit: Literal["class", "alphabet", "split"] = _semantic(
         "class",
-        "What gamma is about. alphabet: splits go by alphabet and a task's classes share one.",
+        "What gamma is about. alphabet: splits go by alphabet and a task's classes share one. "
+        "split: each task has all classes of its split, with the same label in every task.",
     )
     rotations: bool = _semantic(False, "Rotations by 90, 180, 270 degrees make new classes.")
     image_size: int = _semantic(

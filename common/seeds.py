@@ -39,6 +39,7 @@ class Kind(enum.IntEnum):
     SIMULATION = 11
     FAULT = 12
     CONTROL = 13
+    CALIBRATE = 14
 
 
 class _NoEntropy(ISeedSequence):

@@ -305,7 +305,7 @@ def repro(
     json_output: Json = False,
 ) -> None:
     """Run a published experiment; print measured beside published, draw the pictures."""
-    from dmaml.deploy.experiments import require_known
+    from dmaml.deploy.experiments import known
 
     if page is not None:
         if name is not None:
@@ -315,7 +315,7 @@ def repro(
         write_page(page, out)
         return
     if name is not None:
-        require_known(name)  # before the imports of a run, which take seconds
+        name = known(name)  # before the imports of a run, which take seconds
     elif quick or smooth or (out, seeds, lanes, data_dir) != (None, None, None, None):
         raise ConfigError("dmaml repro: options without NAME. Name one; `dmaml repro` lists them.")
 

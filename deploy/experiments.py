@@ -39,10 +39,17 @@ NAMES: Final = (
     "meta_sgd_sinusoid_5shot",
     "function_families_hsml",
     "miniimagenet_5w1s",
+    "mnist_baseline",
 )
 
 
-def require_known(name: str) -> None:
-    """Raise UnknownNameError where no experiment has this name."""
-    if name not in NAMES:
+def known(name: str) -> str:
+    """Return the name of an experiment, which may be written with dashes.
+
+    Raises:
+        UnknownNameError: no experiment has this name.
+    """
+    found = name.replace("-", "_")
+    if found not in NAMES:
         raise UnknownNameError("experiment", name, NAMES)
+    return found

@@ -162,10 +162,11 @@ class Learner:
         kind = Kind.TEST if split == "test" else Kind.EVALUATE
         parts: dict[str, list[NDArray[np.float64]]] = {}
         torch.set_num_threads(self.config.run.threads)
+        params = self._answerer.calibrated(self.params)
         for start in range(0, tasks, CHUNK):
             numbers = range(start, min(start + CHUNK, tasks))
             batch = self._answerer.evaluation_tasks(kind, split, numbers, k)
-            evaluation = self._answerer.algorithm.evaluate(self.params, batch, steps)
+            evaluation = self._answerer.algorithm.evaluate(params, batch, steps)
             for name, table in evaluation.metrics.items():
                 parts.setdefault(name, []).append(table)
         return {name: np.concatenate(tables) for name, tables in parts.items()}

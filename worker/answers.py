@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ class Answer:
     layout: Layout | None = None
     tables: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
+
+CALIBRATION: Final = 1000  # examples of training tasks, at least
 
 _EMPTY: Flat = np.empty(0, dtype="<f4")
 
@@ -94,7 +97,7 @@ class Answerer:
             return self._contribute(item, params, layout, batches)
         if item.kind is ItemKind.EVALUATE:
             steps = self._config.evaluation.steps
-            found = self.algorithm.evaluate(params, batches[0], steps).metrics
+            found = self.algorithm.evaluate(self.calibrated(params), batches[0], steps).metrics
             return Answer(_EMPTY, num_tasks=batches[0].num_tasks, tables=found)
         raise ProtocolError(f"{item}: this version does not answer {item.kind.name} items.")
 
@@ -112,6 +115,19 @@ class Answerer:
         units = self.source.split(split)
         k = config.evaluation.k_query if k_query is None else k_query
         return self.source.sample(streams, units, *evaluation_shape(config), k)
+
+    def calibrated(self, params: Params) -> Params:
+        """Return what the algorithm evaluates and predicts with: see `Algorithm`."""
+        calibrate = getattr(self.algorithm, "calibrated", None)
+        if calibrate is None:
+            return params
+        task = self._config.task
+        shape = (task.n_way, task.k_shot, task.k_query)
+        count = math.ceil(CALIBRATION / (task.n_way * (task.k_shot + task.k_query)))
+        streams = [stream(self._config.run.seed, Kind.CALIBRATE, 0, 0, j) for j in range(count)]
+        batch = self.source.sample(streams, self.source.split("train"), *shape)
+        calibrated: Params = calibrate(params, batch)
+        return calibrated
 
     def _train(self, item: WorkItem, index: int, numbers: range) -> TaskBatch:
         config = self._config

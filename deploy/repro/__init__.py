@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dmaml.deploy.experiments import require_known
+from dmaml.deploy.experiments import known
 from dmaml.deploy.repro import (
     beta,
     durations,
@@ -34,5 +34,4 @@ def find(name: str) -> Experiment:
     Raises:
         UnknownNameError: no such one.
     """
-    require_known(name)
-    return EXPERIMENTS[name]
+    return EXPERIMENTS[known(name)]

@@ -14,6 +14,7 @@ from dmaml.report.charts import Picture
 
 THESIS: Final = "Soulier 2020"
 UNMEASURED: Final = "not measured"
+_INDUCTIVE: Final = "_inductive"
 CROWDED: Final = "Seconds are those of runs that share the cores with each other (--lanes)."
 
 
@@ -165,8 +166,20 @@ def cells_of(
 
 def final_scores(runs: Sequence[Measured], metric: str = "accuracy", step: int = -1) -> list[float]:
     """Return each run's mean over its test tasks, after `step` adaptation steps (-1: the last)."""
-    tests = (run.finished.test for run in runs)
-    return [float(test[metric][step]) for test in tests if test is not None]
+    return [float(curve[step]) for curve in _curves(runs, metric, metric)]
+
+
+def final_half(runs: Sequence[Measured], metric: str, step: int = -1) -> list[float]:
+    """Return the half-width of each run's 95 % interval over its test tasks."""
+    return [float(curve[step]) for curve in _curves(runs, metric, "ci95")]
+
+
+def _curves(runs: Sequence[Measured], metric: str, what: str) -> list[Sequence[float]]:
+    """Return each run's figures by step; a metric may end with `_inductive`."""
+    tests = [run.finished.test for run in runs if run.finished.test is not None]
+    if metric.endswith(_INDUCTIVE):
+        tests = [test["inductive"] for test in tests if "inductive" in test]
+    return [test[what.removesuffix(_INDUCTIVE)] for test in tests]
 
 
 def points_between(

@@ -152,6 +152,26 @@ def test_a_task_gets_a_new_last_layer_of_zeros_and_all_layers_are_tuned(n_way: i
     torch.testing.assert_close(predicted, last)
 
 
+def test_labels_that_mean_the_same_in_every_task_keep_the_last_layer() -> None:
+    algorithm = built("pretrain", algorithm={"inner_lr": ALPHA}, task={"unit": "split"})
+    batch, theta = pooled(2, 2), start(algorithm)
+
+    answer = contribution(algorithm, theta, batch)
+    figures = algorithm.evaluate(theta, batch, steps=1).metrics
+
+    assert theta["classifier.weight"].shape == (8, 2)
+    per_task = [tensors(batch, task) for task in range(2)]
+    losses = [
+        F.cross_entropy(outputs_of(theta, torch.cat([x, u]), "classifier"), torch.cat([y, v]))
+        for x, y, u, v in per_task
+    ]
+    assert answer.loss == pytest.approx(float(torch.stack(losses).mean()))
+    for task, (x, y, u, v) in enumerate(per_task):
+        phi = descended(theta, x, y, "classifier")
+        expected = [F.cross_entropy(outputs_of(p, u, "classifier"), v) for p in (theta, phi)]
+        np.testing.assert_allclose(figures["loss"][task], [float(one) for one in expected])
+
+
 def test_pretraining_on_waves_learns_one_function_for_all() -> None:
     config = configured("pretrain", task={"n_way": 1, "source": "sinusoid"})
     algorithm = algorithms.build(config, "regression", (1,), 1, num_units=3)

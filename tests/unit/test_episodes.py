@@ -158,6 +158,27 @@ def test_alphabets_across_two_splits_are_refused() -> None:
         episodes.enroll(classes([3, 3], alphabets="xx", split="te"), "alphabet", False, seed=1)
 
 
+def test_a_task_of_unit_split_has_all_classes_of_one_split_with_the_same_labels() -> None:
+    roster = episodes.enroll(classes([3] * 6, split="tvetve"), "split", False, seed=4)
+
+    drawn = episodes.draw(roster, streams(20), np.arange(3), 2, 3)
+
+    assert sorted(roster.unit_names) == ["test", "train", "validation"]
+    members = {"train": ["a", "d"], "validation": ["b", "e"], "test": ["c", "f"]}
+    for numbers, units in zip(drawn.classes, drawn.units, strict=True):
+        assert names(roster, numbers) == members[roster.unit_names[units[0]]]
+    assert set(drawn.units.ravel().tolist()) == {0, 1, 2}
+    assert [roster.unit_names[unit] for unit in roster.split("test")] == ["test"]
+
+
+@pytest.mark.parametrize("n_way", [1, 3])
+def test_unit_split_with_another_number_of_classes_is_refused(n_way: int) -> None:
+    roster = episodes.enroll(classes([3] * 6, split="tvetve"), "split", False, seed=4)
+
+    with pytest.raises(DataError, match=rf"n_way {n_way} .*has all 2 classes.*task\.n_way to 2"):
+        episodes.draw(roster, streams(1), roster.split("train"), n_way, 2)
+
+
 def test_unit_alphabet_without_alphabets_is_refused() -> None:
     with pytest.raises(DataError, match=r"required a source with alphabets.*task\.unit to class"):
         episodes.enroll(classes([3, 3]), "alphabet", False, seed=1)

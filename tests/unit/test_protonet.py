@@ -7,9 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmaml.common.errors import ConfigError
+from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms
 from dmaml.worker.algorithms.protonet import class_means, squared_distances
+from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 from tests.unit import toy_tasks
@@ -27,9 +29,16 @@ def plain_features(params: Params, x: Tensor, statistics_of: Tensor) -> Tensor:
     return (z * params["norm0.scale"] + params["norm0.shift"]).relu()
 
 
-def plain_logits(params: Params, batch: TaskBatch, task: int, joint: bool) -> Tensor:
-    x, u = torch.from_numpy(batch.support_x[task]), torch.from_numpy(batch.query_x[task])
-    seen = torch.cat([x, u]) if joint else x
+def parts_of(batch: TaskBatch, task: int) -> list[Tensor]:
+    arrays = (batch.support_x, batch.support_y, batch.query_x, batch.query_y)
+    return [torch.from_numpy(array[task]) for array in arrays]
+
+
+def plain_logits(
+    params: Params, batch: TaskBatch, task: int, joint: bool, population: Tensor | None = None
+) -> Tensor:
+    x, _, u, _ = parts_of(batch, task)
+    seen = torch.cat([x, u]) if joint else x if population is None else population
     support, query = (plain_features(params, part, seen) for part in (x, u))
     labels = batch.support_y[task]
     means = [support[labels == k].mean(0) for k in range(labels.max() + 1)]
@@ -90,6 +99,66 @@ def test_a_prediction_uses_the_support_sets_statistics() -> None:
     outputs = algorithm.predict(params, *(torch.from_numpy(a[0]) for a in arrays), steps=1)
 
     torch.testing.assert_close(outputs, plain_logits(params, batch, 0, joint=False))
+
+
+def test_calibrated_parameters_bring_the_statistics_of_training_tasks() -> None:
+    algorithm = built("protonet", model=NORMED)
+    seen = in_float64(points(stream(2, Kind.TRAIN), 5, 4, 2, 3))
+    batch, params = in_float64(points(stream(1, Kind.TRAIN), 30, 4, 2, 3)), start(algorithm)
+
+    calibrated = algorithm.calibrated(params, seen)  # type: ignore[attr-defined]
+    before, after = (algorithm.evaluate(p, batch, steps=0).metrics for p in (params, calibrated))
+    predicted = algorithm.predict(calibrated, *parts_of(batch, 3)[:3], steps=0)
+
+    x = torch.from_numpy(np.concatenate([seen.support_x, seen.query_x], axis=1)).flatten(0, 1)
+    expected = [plain_logits(params, batch, task, False, x) for task in range(30)]
+    answers = zip(expected, batch.query_y, strict=True)
+    hits = [float((e.argmax(1).numpy() == y).mean()) for e, y in answers]
+    np.testing.assert_array_equal(after["accuracy_inductive"][:, 0], hits)
+    np.testing.assert_array_equal(after["accuracy"], before["accuracy"])
+    assert (after["accuracy_inductive"] != before["accuracy_inductive"]).any()
+    torch.testing.assert_close(predicted, expected[3])
+
+
+@pytest.mark.parametrize("name", ["matching", "lstm", "mann"])
+def test_other_learners_are_calibrated_too(name: str) -> None:
+    algorithm = built(name, model=NORMED)
+    seen = in_float64(points(stream(2, Kind.TRAIN), 5, 2, 2, 3))
+    batch, params = in_float64(points(stream(1, Kind.TRAIN), 3, 2, 2, 3)), start(algorithm)
+    support_x, support_y, query_x, _ = parts_of(batch, 0)
+
+    calibrated = algorithm.calibrated(params, seen)  # type: ignore[attr-defined]
+    plain = algorithm.predict(params, support_x, support_y, query_x, steps=0)
+    other = algorithm.predict(calibrated, support_x, support_y, query_x, steps=0)
+    contributed = contribution(algorithm, params, batch)
+
+    assert not torch.allclose(plain, other)
+    assert list(contributed.gradient) == list(params)
+    assert set(params) < set(calibrated)
+
+
+def test_an_actor_evaluates_with_calibrated_parameters() -> None:
+    config = configured(
+        "protonet",
+        task={"source": "glyphs", "n_way": 3},
+        model={"name": "conv4", "width": 4},
+        evaluation={"steps": 0, "tasks": 4},
+    )
+    answerer = Answerer(config)
+    init = answerer.answer(WorkItem(0, ItemKind.INIT, 0, 0, 0, 0, 0), np.empty(0, "<f4"), None, [])
+    item = WorkItem(1, ItemKind.EVALUATE, 0, 0, 0, 0, 0)
+    batches = answerer.draw(item)
+
+    tables = answerer.answer(item, init.flat, init.layout, batches).tables
+
+    assert init.layout is not None
+    params = params_of(init.layout, init.flat)
+    calibrated = answerer.calibrated(params)
+    again = answerer.calibrated(params)
+    own = answerer.algorithm.evaluate(calibrated, batches[0], 0).metrics
+    np.testing.assert_array_equal(tables["accuracy_inductive"], own["accuracy_inductive"])
+    assert all(torch.equal(calibrated[name], again[name]) for name in calibrated)
+    assert len(calibrated) > len(params)
 
 
 def test_any_number_of_classes_can_be_told_apart() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dmaml.common.errors import ConfigError
+from dmaml.common.errors import ConfigError, UnknownNameError
 from dmaml.deploy.cli import run_cli
-from dmaml.deploy.repro import EXPERIMENTS
+from dmaml.deploy.repro import EXPERIMENTS, find
 from dmaml.deploy.repro.experiment import Form, Outcome, Results
 from dmaml.deploy.repro.page import page, read_reports
 from dmaml.deploy.repro.published import Claim
@@ -57,6 +57,24 @@ def test_one_seed_has_the_interval_of_its_test_tasks() -> None:
 
     assert (line.published, line.measured) == ("98.7", "97.50 ± 0.50")
     assert line.verdict == "1.20 short"
+
+
+def test_a_claim_of_inductive_accuracy_is_held_against_that() -> None:
+    test = {
+        "accuracy": [0.97], "ci95": [0.02],
+        "inductive": {"accuracy": [0.985], "ci95": [0.004]},
+    }  # fmt: skip
+
+    outcome = outcome_of("protonet_omniglot_5w1s", test)
+
+    assert [(o.published, o.measured) for o in outcome.published] == [("98.8", "98.50 ± 0.40")]
+    assert outcome.tables[0].rows == (("0", "97.00 ± 2.00", "98.50 ± 0.40"),)
+
+
+def test_a_name_may_be_written_with_dashes() -> None:
+    assert find("mnist-baseline") is EXPERIMENTS["mnist_baseline"]
+    with pytest.raises(UnknownNameError, match="mnist-base'"):
+        find("mnist-base")
 
 
 def test_several_seeds_have_the_interval_over_them() -> None:

@@ -83,7 +83,8 @@ class Evaluation:
 
     Attributes:
         metrics: by name. Classification: `loss`, `accuracy` (transductive: batch norm over the
-            query set) and `accuracy_inductive` (statistics of the support set). Regression: `mse`.
+            query set) and `accuracy_inductive` (statistics of the support set, or of training
+            tasks where the method has calibrated parameters). Regression: `mse`.
             Control: `return` and `adaptation_delta` (return minus that after 0 steps).
     """
 
@@ -97,7 +98,9 @@ class Algorithm(Protocol):
     its own model (an embedding, say); any other is called as `Thing(config, model, kind,
     **options)`. One whose tasks may have another n_way in evaluation than in training says so by
     the attribute `any_way = True`; one that learns control tasks, and nothing else, by
-    `for_control = True`.
+    `for_control = True`. One with a method `calibrated(params, batch)` has its parameters passed
+    through it, with training tasks, before `evaluate` and `predict`: what it computes there once
+    (batch norm's population statistics) need not travel.
     """
 
     def init(self, stream: Stream) -> Params:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -13,15 +13,23 @@ from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
 from dmaml.worker.algorithms.episodes import Stack, stacked
-from dmaml.worker.models.base import Params
+from dmaml.worker.models.base import Params, Statistics
+
+_POPULATION: Final = "population"  # of calibrated parameters: population{i}.mean, .variance
+_MOMENTS: Final = ("mean", "variance")
 
 
 @final
 class Embedding:
     """Features of an episode's examples; all tasks share the parameters.
 
-    Batch norm has no running averages (nothing but parameters travels), so a task's own examples
-    give the statistics: those of both sets together, or of the support set alone.
+    Batch norm has no running averages: nothing but parameters travels. Statistics are those of a
+    task's two sets together; in inductive evaluation those of many training tasks' examples, which
+    `calibrated` computes for the parameters at hand, or of the support set alone without that.
+
+    References:
+        Wu, Johnson, "Rethinking 'batch' in BatchNorm" (2021), section 3: population statistics
+        recomputed from the training set (PreciseBN) in place of running averages.
 
     Attributes:
         num_features: width F.
@@ -50,21 +58,49 @@ class Embedding:
                 "to learn. Give it a hidden layer."
             )
 
+    @torch.no_grad()
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with the statistics of these examples, for inductive evaluation.
+
+        Args:
+            params: of the model, as `init` gave them.
+            x: examples of training tasks, `[N, *input_shape]`.
+        """
+        _, statistics = self._engine.forward(stacked(params, 1), x[None])
+        found = {
+            f"{_POPULATION}{number}.{name}": value[0]
+            for number, moments in enumerate(statistics)
+            for name, value in zip(_MOMENTS, moments, strict=True)
+        }
+        return params | found
+
     def features(self, params: Params, stack: Stack, joint: bool) -> tuple[Tensor, Tensor]:
         """Return the features of the support `[T, S, F]` and of the query set `[T, Q, F]`.
 
         Args:
             params: of the model, as `init` gave them.
             stack: T episodes; labels are not read.
-            joint: batch norm over both sets together (transductive); otherwise the support set's
-                statistics serve both (inductive).
+            joint: batch norm over both sets together (transductive); otherwise the statistics of
+                `calibrated` parameters, or else the support set's, serve both (inductive).
         """
-        phi = stacked(params, stack.num_tasks)
+        phi, population = _divided(params, stack.num_tasks)
         if joint:
             x = torch.cat([stack.support_x, stack.query_x], dim=1)
             features, _ = self._engine.forward(phi, x)
             num_support = stack.support_x.shape[1]
             return features[:, :num_support], features[:, num_support:]
-        support, statistics = self._engine.forward(phi, stack.support_x)
+        support, statistics = self._engine.forward(phi, stack.support_x, population or None)
         query, _ = self._engine.forward(phi, stack.query_x, statistics)
         return support, query
+
+
+def _divided(params: Params, num_tasks: int) -> tuple[Params, Statistics]:
+    """Return the model's parameters and its population statistics, if any, for a stack of tasks."""
+    every = stacked(params, num_tasks)
+    own = {name: value for name, value in every.items() if not name.startswith(_POPULATION)}
+    num_norms = (len(every) - len(own)) // len(_MOMENTS)
+    mean, variance = _MOMENTS
+    return own, [
+        (every[f"{_POPULATION}{i}.{mean}"], every[f"{_POPULATION}{i}.{variance}"])
+        for i in range(num_norms)
+    ]

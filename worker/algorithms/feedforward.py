@@ -42,14 +42,19 @@ class Predictor(Protocol):
         """Return fresh parameters, float32; a pure function of the stream."""
         ...
 
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with batch statistics of training examples `[N, *input_shape]`."""
+        ...
+
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the queries' outputs `[T, Q, outputs]`; must not read the query set's labels.
 
         Args:
             params: shared by all tasks.
             stack: T episodes.
-            joint: batch norm over both sets of a task (transductive), or by its support set's
-                statistics (inductive: no query's outputs depend on the other queries).
+            joint: batch norm over both sets of a task (transductive), or by the statistics of
+                calibrated parameters, else by its support set's (inductive: no query's outputs
+                depend on the other queries).
         """
         ...
 
@@ -90,6 +95,12 @@ class FeedForward:
         means = {name: float(row.mean()) for name, row in concatenated(rows).items()}
         metrics = {f"{name}_before": value for name, value in means.items()} | means
         return Contribution(total, metrics.pop("loss"), metrics, batch.num_tasks)
+
+    def calibrated(self, params: Params, batch: TaskBatch) -> Params:
+        """Return the parameters with batch norm's statistics of training tasks; see `Algorithm`."""
+        x = np.concatenate([batch.support_x, batch.query_x], axis=1)
+        dtype = next(iter(params.values())).dtype
+        return self._predictor.calibrated(params, torch.from_numpy(x).flatten(0, 1).to(dtype))
 
     def evaluate(self, params: Params, batch: TaskBatch, steps: int) -> Evaluation:
         """Return every task's figures, the same after each of 0 .. `steps` steps."""

@@ -77,6 +77,10 @@ class Lstm:
         params["head.bias"] = torch.zeros(outputs)
         return params
 
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with the statistics of these examples; see `Embedding`."""
+        return self._reader.calibrated(params, x)
+
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the queries' outputs `[T, Q, outputs]`; see `Predictor`."""
         sequence = self._reader.read(params, stack, joint)

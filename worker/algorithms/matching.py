@@ -36,8 +36,7 @@ class Matching:
     References:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra, "Matching networks for one shot
         learning" (2016), equation 1 and section 2.1.1. Without the full context embeddings of
-        section 2.1.2 so far. We differ by `scale`, and by batch norm that uses the statistics of
-        the episode in evaluation too.
+        section 2.1.2 so far. We differ by `scale`.
     """
 
     any_way = True
@@ -64,6 +63,10 @@ class Matching:
     def init(self, stream: Stream) -> Params:
         """Return the model's fresh parameters."""
         return self._embedding.init(stream)
+
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with the statistics of these examples; see `Embedding`."""
+        return self._embedding.calibrated(params, x)
 
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the log probabilities `[T, Q, n_way]`; see `Predictor`."""

@@ -96,6 +96,10 @@ class Plain:
         """Return the model's fresh parameters."""
         return self._model.init(stream)
 
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters as they are."""
+        return params
+
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the outputs `[T, Q, outputs]`; batch norm by the query set, or the support's."""
         phi = stacked(params, stack.num_tasks)

@@ -44,7 +44,10 @@ class Pretrain:
     Classification: one classifier over all classes of the source, trained on both sets of the
     drawn tasks, whose labels are replaced by the classes themselves (`TaskBatch.units`). For a
     task its last layer is replaced by one of n_way outputs that starts at zero, and all parameters
-    are trained on. Regression: one network for all functions, which learns their mean.
+    are trained on. Where the label of a class is the same in every task (`task.unit` split), the
+    classifier is that of the tasks themselves and keeps its last layer: ordinary supervised
+    training, without a step of evaluation nothing is fine-tuned. Regression: one network for all
+    functions, which learns their mean.
 
     Figures in training are those of this pooled problem, before = after. A step of evaluation is
     one step of the optimiser on the whole support set, at the rate `algorithm.inner_lr`.
@@ -65,6 +68,7 @@ class Pretrain:
         self._model = model
         self._engine = engines.build(config.engine, model)
         self._tuning = FineTuning(self._engine, problem.kind, optimizer, inner_lr(config))
+        self._pools = _pools(config, problem)
         self._sums_tasks = config.algorithm.task_reduction == "sum"
 
     @classmethod
@@ -75,14 +79,13 @@ class Pretrain:
             ConfigError: units that are not classes.
             ValueError: an unsuitable option.
         """
-        classifies = problem.kind == "classification"
-        if classifies and config.task.unit != "class":
+        if problem.kind == "classification" and config.task.unit == "alphabet":
             raise ConfigError(
                 f"task.unit {config.task.unit!r} with algorithm.name {config.algorithm.name!r}: it "
-                "learns to tell classes apart. Set task.unit to class."
+                "learns to tell classes apart. Set task.unit to class or split."
             )
         body, num_features = models.build_embedding(config, problem.input_shape)
-        num_outputs = problem.num_units if classifies else problem.num_outputs
+        num_outputs = problem.num_units if _pools(config, problem) else problem.num_outputs
         return cls(config, problem, Headed(body, num_features, num_outputs), optimizer)
 
     def init(self, stream: Stream) -> Params:
@@ -128,7 +131,7 @@ class Pretrain:
     def _start(self, params: Params, num_tasks: int, support_y: Tensor) -> Params:
         """Return what fine-tuning starts from, `[T, *shape]`."""
         start = params
-        if self._kind == "classification":
+        if self._pools:
             n_way = int(support_y.max()) + 1
             width = params[_WEIGHT].shape[0]
             start = params | {
@@ -138,8 +141,8 @@ class Pretrain:
         return stacked(start, num_tasks)
 
     def _pooled(self, batch: TaskBatch) -> TaskBatch:
-        """Return the batch with classes for labels."""
-        if self._kind == "regression":
+        """Return the batch with classes for labels, where they mean another class in each task."""
+        if not self._pools:
             return batch
         support_y, query_y = (
             np.take_along_axis(batch.units, y, axis=1) for y in (batch.support_y, batch.query_y)
@@ -148,6 +151,11 @@ class Pretrain:
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)
+
+
+def _pools(config: RunConfig, problem: Problem) -> bool:
+    """Tell whether a label means another class in every task."""
+    return problem.kind == "classification" and config.task.unit == "class"
 
 
 @final

@@ -30,9 +30,8 @@ class Protonet:
 
     References:
         Snell, Swersky, Zemel, "Prototypical networks for few-shot learning" (2017), equations 1
-        and 2, algorithm 1. We differ: batch norm uses the statistics of the episode in evaluation
-        too (`accuracy`: of both sets; `accuracy_inductive`: of the support set), there running
-        averages.
+        and 2, algorithm 1. As there, `accuracy_inductive` has population statistics in its batch
+        norm (there running averages); `accuracy` has those of the episode.
     """
 
     any_way = True
@@ -56,6 +55,10 @@ class Protonet:
     def init(self, stream: Stream) -> Params:
         """Return the model's fresh parameters."""
         return self._embedding.init(stream)
+
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with the statistics of these examples; see `Embedding`."""
+        return self._embedding.calibrated(params, x)
 
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the negative squared distances `[T, Q, n_way]`; see `Predictor`."""

@@ -60,20 +60,27 @@ class Reader:
         """Return the embedding's fresh parameters."""
         return {f"{_PREFIX}{name}": value for name, value in self._embedding.init(stream).items()}
 
+    def calibrated(self, params: Params, x: Tensor) -> Params:
+        """Return the parameters with the statistics of these examples; see `Embedding`."""
+        found = self._embedding.calibrated(self._own(params), x)
+        return params | {f"{_PREFIX}{name}": value for name, value in found.items()}
+
     def read(self, params: Params, stack: Stack, joint: bool) -> Sequence:
         """Return the stack's sequences; see `Predictor` for `joint`."""
-        own = {
-            name.removeprefix(_PREFIX): value
-            for name, value in params.items()
-            if name.startswith(_PREFIX)
-        }
-        support, query = self._embedding.features(own, stack, joint)
+        support, query = self._embedding.features(self._own(params), stack, joint)
         labels = stack.support_y
         if self._classifies:
             labels = F.one_hot(labels, self.num_outputs)
         streams = own_streams(stack.support_x, stack.support_y)
         order = permutations(streams, support.shape[1])
         return Sequence(ordered(support, order), ordered(labels.to(support.dtype), order), query)
+
+    def _own(self, params: Params) -> Params:
+        return {
+            name.removeprefix(_PREFIX): value
+            for name, value in params.items()
+            if name.startswith(_PREFIX)
+        }
 
 
 def uniform(stream: Stream, *shape: int, bound: float) -> Tensor:

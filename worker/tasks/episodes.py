@@ -83,7 +83,8 @@ def draw(roster: Roster, streams: Sequence[Stream], units: Units, n_way: int, k:
 
     An episode depends on its own stream and on the set of allowed units only. Where units are
     alphabets, one of those with at least n_way classes is chosen, each with the same probability,
-    and all of the episode's classes come from it.
+    and all of the episode's classes come from it. Where units are splits, an episode has all
+    classes of one, in the source's order.
 
     Args:
         roster: the classes.
@@ -117,6 +118,8 @@ def _choose_classes(
         return units, roster.members[units]  # the only class of unit u is members[u]
     unit = int(allowed[one.integers(1, len(allowed))[0]])
     first, end = int(roster.starts[unit]), int(roster.starts[unit + 1])
+    if roster.unit == "split":
+        return unit, roster.members[first:end]
     return unit, roster.members[first + one.choice(end - first, n_way)]
 
 
@@ -126,6 +129,8 @@ def _eligible(roster: Roster, units: Units, n_way: int, k: int, where: str) -> U
         count, eligible = len(units), units
     else:
         sizes = roster.starts[units + 1] - roster.starts[units]
+        if roster.unit == "split" and not (sizes == n_way).all():
+            raise DataError(_not_all(n_way, int(sizes[sizes != n_way][0]), where))
         count, eligible = int(max(sizes, default=0)), units[sizes >= n_way]
     if count < n_way:
         raise DataError(_too_few(roster.unit, n_way, count, where))
@@ -141,6 +146,13 @@ def _too_few(unit: Unit, n_way: int, count: int, where: str) -> str:
     return (
         f"task.n_way {n_way} exceeds the {count} {most} in {where}. "
         f"Lower task.n_way to {count} or less, or take data with more classes."
+    )
+
+
+def _not_all(n_way: int, count: int, where: str) -> str:
+    return (
+        f"task.n_way {n_way} with task.unit 'split': a task has all {count} classes of {where}. "
+        f"Set task.n_way to {count}, or task.unit to class."
     )
 
 

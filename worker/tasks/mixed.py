@@ -82,6 +82,10 @@ class Mixed:
         colours = channels or max(source.input_shape[0] for source in made)
         if colours not in (1, 3):
             raise ConfigError(f"task.options.channels {channels!r}: required 1 or 3, or null.")
+        if any(entry.unit == "split" for entry in entries):
+            raise ConfigError(
+                "task.unit 'split' with task.source 'mixed': it is for one source. Set it to class."
+            )
         if across and any(entry.unit == "alphabet" for entry in entries):
             raise ConfigError(
                 "task.options.across true with unit 'alphabet': the classes of a task then share "

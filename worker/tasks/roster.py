@@ -13,7 +13,7 @@ from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.worker.tasks.base import SPLITS, SplitName, Units
 from dmaml.worker.tasks.splits import number_groups
 
-Unit = Literal["class", "alphabet"]
+Unit = Literal["class", "alphabet", "split"]
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ def enroll(classes: Classes, unit: Unit, rotations: bool, seed: int) -> Roster:
     """
     num_turns = 4 if rotations else 1
     base = np.repeat(np.arange(len(classes.names)), num_turns)
+    origin = None
     if unit == "alphabet":
         names, group = _alphabets(classes)
         natural = group[base]
-        origin = None
+    elif unit == "split":
+        present, natural = np.unique(classes.split[base], return_inverse=True)
+        names = tuple(SPLITS[code] for code in present)
     else:
         names = tuple(_turned(name, turn) for name in classes.names for turn in range(num_turns))
         natural = np.arange(len(base))
