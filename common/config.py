@@ -134,7 +134,9 @@ class ModelSection(Section):
 class AlgorithmSection(AdaptationSection):
     """How an actor adapts and what it pushes."""
 
-    name: str = _semantic("maml", "maml, or package.module:Thing.", min_length=1)
+    name: str = _semantic(
+        "maml", "One of docs/algorithms.md, or package.module:Thing.", min_length=1
+    )
     tasks: int = _semantic(8, "Tasks per slot and meta-step.", ge=1)
     task_reduction: Literal["mean", "sum"] = _semantic(
         "mean", "Meta-gradient of a slot: mean or sum over its tasks."

@@ -24,6 +24,7 @@ NAMES: Final = (
     "byzantine",
     "modes",
     "maml_omniglot_5w1s",
+    "maml_hour_omniglot_5w1s",
     "omniglot_20w1s",
     "fomaml_omniglot_5w1s",
     "maml_mlp_omniglot_5w1s",
@@ -39,6 +40,8 @@ NAMES: Final = (
     "meta_sgd_sinusoid_5shot",
     "function_families_hsml",
     "miniimagenet_5w1s",
+    "navigation",
+    "navigation_code",
     "mnist_baseline",
 )
 

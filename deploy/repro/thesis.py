@@ -63,7 +63,11 @@ READING: Final = (
     "than after every run on 10, a final test on 1,000 tasks."
 )
 FACTORS: Final = (1, 2, 4, 8, 16)
-Y_LABEL: Final = {"accuracy": "validation accuracy", "mse": "validation mean squared error"}
+Y_LABEL: Final = {
+    "accuracy": "validation accuracy",
+    "mse": "validation mean squared error",
+    "return": "validation return",
+}
 X_LABEL: Final = {
     "rounds": "rounds",
     "tasks": "training tasks seen",

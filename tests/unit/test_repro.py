@@ -54,6 +54,7 @@ def measured(cell: Cell, score: float = 0.5, rounds: int = 4, stopped: str = "")
     config = cell.config
     steps = config.evaluation.steps + 1
     metric = "mse" if config.task.n_way == 1 else "accuracy"
+    metric = "return" if config.task.source == "navigation" else metric
     per_round = config.topology.slots * config.algorithm.tasks * config.algorithm.local_steps
     rows = [
         {
