@@ -274,6 +274,56 @@ def evaluate(
     evaluate_run(run, tasks, steps, split, shape, which, data_dir, json_output)
 
 
+Steps = Annotated[
+    int | None, typer.Option(help="Adaptation steps; default: evaluation.steps.", min=0)
+]
+Which = Annotated[str, typer.Option("--checkpoint", help="latest or best.")]
+
+
+@app.command()
+def adapt(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    support: Annotated[
+        Path, typer.Option("--support", help="Examples: one folder of pictures per class.")
+    ],
+    query: Annotated[
+        Path | None,
+        typer.Option("--query", help="Pictures to classify: a folder, flat or one per class."),
+    ] = None,
+    steps: Steps = None,
+    which: Which = "latest",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the adapted model: FILE.safetensors or FILE.onnx."),
+    ] = None,
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Adapt a trained run to a few pictures of your own, and classify others."""
+    from dmaml.deploy.use import adapt_run
+
+    adapt_run(run, support, query, steps, which, out, data_dir, json_output)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.safetensors or FILE.onnx.")],
+    support: Annotated[
+        Path | None,
+        typer.Option("--support", help="Adapt to it first: one folder of pictures per class."),
+    ] = None,
+    steps: Steps = None,
+    which: Which = "latest",
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Write a trained (and adapted) model for plain torch or for ONNX."""
+    from dmaml.deploy.use import export_run
+
+    export_run(run, support, out, steps, which, data_dir, json_output)
+
+
 @app.command()
 def repro(
     name: Annotated[

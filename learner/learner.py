@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -9,6 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
@@ -17,6 +19,10 @@ from dmaml.common.errors import ConfigError, RunDirectoryError
 from dmaml.common.intervals import interval, main_metric
 from dmaml.common.rundir import read_config
 from dmaml.common.seeds import Kind
+from dmaml.learner import exports
+from dmaml.learner.adapted import Adapted, by_support_loss
+from dmaml.learner.inputs import Given, Inputs
+from dmaml.worker.algorithms.adapted import plain
 from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.models.base import Params
@@ -42,11 +48,12 @@ class Paths:
 
 @final
 class Learner:
-    """One pipeline of a run at one version.
+    """A run at one version.
 
     Attributes:
         config: the run's configuration.
-        params: named tensors, float32.
+        pipelines: named tensors, float32, by pipeline.
+        params: those of the first pipeline, which `evaluate` takes.
         version: TRAIN rounds that they have seen.
         theta_sha256: digest of the parameters of all pipelines.
     """
@@ -59,8 +66,135 @@ class Learner:
         self.tasks_seen = int(checkpoint.meta["progress"]["tasks_seen"])
         self.theta_sha256 = checkpoints.theta_sha256(thetas)
         layout = checkpoints.layout_of(checkpoint)
-        self.params: Params = params_of(layout, np.array(thetas[0], dtype="<f4"))
+        self.pipelines: dict[int, Params] = {
+            pipeline: params_of(layout, np.array(thetas[pipeline], dtype="<f4"))
+            for pipeline in sorted(thetas)
+        }
         self._answerer = Answerer(config, data_dir)
+        any_way = getattr(self._answerer.algorithm, "any_way", False)
+        self._inputs = Inputs(config, self._answerer.source, any_way)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the first pipeline."""
+        return self.pipelines[min(self.pipelines)]
+
+    def adapt(
+        self,
+        support_x: Given,
+        support_y: Any = None,
+        steps: int | None = None,
+        pipeline: int | None = None,
+    ) -> Adapted:
+        """Return the meta-model adapted to a support set.
+
+        Args:
+            support_x: examples as the run's source gives them: an array or tensor
+                `[N, *input_shape]`, float (pictures from 0 to 1) or uint8 (0 to 255); or a folder
+                with one folder of pictures per class, of any size and mode.
+            support_y: N labels, any hashable values, or targets `[N, outputs]` of a regression;
+                left out with a folder, whose folders are the labels.
+            steps: adaptation steps; None: `evaluation.steps`, those of the run's last figure.
+            pipeline: of which meta-model; None: of that with the least support loss.
+
+        Raises:
+            DataError: examples or labels that do not suit, a damaged or too large picture.
+            ConfigError: an algorithm that cannot adapt to examples (maml_rl, oracle), or not to so
+                many classes; a number out of range.
+        """
+        algorithm = self.config.algorithm.name
+        if self._answerer.source.kind == "control":
+            raise ConfigError(
+                f"algorithm {algorithm!r} adapts by acting in its environment, and a support set "
+                "has no environment. Use dmaml evaluate, or Learner.trajectories."
+            )
+        steps = self.config.evaluation.steps if steps is None else steps
+        _require(1, steps, "test", None)
+        if pipeline is not None and pipeline not in self.pipelines:
+            raise ConfigError(
+                f"pipeline {pipeline!r} is unknown. Known: {', '.join(map(str, self.pipelines))}."
+            )
+        support, classes = self._inputs.support(support_x, support_y)
+        torch.set_num_threads(self.config.run.threads)
+        chosen = list(self.pipelines) if pipeline is None else [pipeline]
+        facts = self._facts()
+        return by_support_loss(
+            [
+                Adapted(
+                    self._answerer.algorithm, self.pipelines[one], support, steps, classes, one,
+                    self._inputs.queries, facts,
+                )
+                for one in chosen
+            ]
+        )  # fmt: skip
+
+    def clone(self) -> Learner:
+        """Return an independent copy: its parameters may be changed."""
+        twin = copy.copy(self)
+        twin.pipelines = {
+            pipeline: {name: value.clone() for name, value in params.items()}
+            for pipeline, params in self.pipelines.items()
+        }
+        return twin
+
+    def module(self, pipeline: int | None = None) -> nn.Module:
+        """Return the network before any adaptation as a plain torch module.
+
+        Its batch norms take the statistics of their batch, always. Metric-based algorithms give
+        the embedding, `pretrain` a last layer of zeros.
+
+        Raises:
+            ConfigError: no such pipeline, or the algorithm or model has no plain form.
+        """
+        pipeline = min(self.pipelines) if pipeline is None else pipeline
+        source, n_way = self._answerer.source, self.config.task.n_way
+        classifies = source.kind == "classification"
+        count = n_way if classifies else 1
+        y = torch.arange(n_way) if classifies else torch.zeros(1, source.num_outputs(1))
+        adapt = getattr(self._answerer.algorithm, "adapt", None)
+        blank = torch.zeros(count, *source.input_shape)
+        made = None if adapt is None else adapt(self.pipelines[pipeline], blank, y, 0)
+        if made is None:
+            raise ConfigError(
+                f"algorithm {self.config.algorithm.name!r} has no plain form: its network works "
+                "on examples and labels together. Keep the run and use dmaml.learner."
+            )
+        return plain(made.model, made.params, None)
+
+    def save(self, file: str | Path, pipeline: int | None = None) -> Path:
+        """Write `module()` as a state_dict (`.safetensors`) or a graph (`.onnx`), and return it.
+
+        Raises:
+            ConfigError: another ending; no plain form; `.onnx` of a model with batch norm.
+            HostError: `.onnx` without the packages that it needs.
+            RunTimeError: it cannot be written, or the copy gives something else.
+        """
+        path = exports.checked_path(file)
+        module = self.module(pipeline)
+        has_norm = any("BatchNorm" in type(layer).__name__ for layer in module.modules())
+        if path.suffix == exports.ONNX and has_norm:
+            raise ConfigError(
+                f"{str(path)!r}: before adaptation the batch norms of this model have no "
+                "statistics, and an ONNX graph needs them. Give a support set, or write a "
+                ".safetensors file."
+            )
+        shape = self._answerer.source.input_shape
+        x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0))
+        facts = self._facts() | {"gives": "outputs", "classes": [], "steps": 0}
+        with torch.no_grad():
+            exports.save(module, facts, x, module(x), path)
+        return path
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is told of the run in an exported file."""
+        return {
+            "run": self.config.run.name,
+            "version": self.version,
+            "theta_sha256": self.theta_sha256,
+            "algorithm": self.config.algorithm.name,
+            "model": self.config.model.name,
+            "input_shape": list(self._answerer.source.input_shape),
+        }
 
     def evaluate(
         self,
@@ -196,6 +330,11 @@ def load(
     folder = Path(run_dir)
     config = _reshaped(read_config(folder), n_way, k_shot)
     if which == "best":
+        if not (folder / checkpoints.BEST).exists():
+            raise RunDirectoryError(
+                f"run directory {str(folder)!r} has no best checkpoint: it was not validated yet. "
+                "Take the latest one."
+            )
         checkpoint: Checkpoint | None = checkpoints.read(folder / checkpoints.BEST)
     else:
         checkpoint, _ = checkpoints.load_latest(folder)

@@ -101,6 +101,11 @@ class Algorithm(Protocol):
     `for_control = True`. One with a method `calibrated(params, batch)` has its parameters passed
     through it, with training tasks, before `evaluate` and `predict`: what it computes there once
     (batch norm's population statistics) need not travel.
+
+    One whose adapted model is a model with fixed parameters has a method `adapt(params, support_x,
+    support_y, steps)` that returns it, an `AdaptedModel`, such that its `outputs(query_x)` are what
+    `predict` gives: it is then computed once for all queries, and can be exported. None, or no such
+    method: there is none.
     """
 
     def init(self, stream: Stream) -> Params:

@@ -12,6 +12,7 @@ from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.episodes import Stack, stacked
 from dmaml.worker.models.base import Params, Statistics
 
@@ -73,6 +74,11 @@ class Embedding:
             for name, value in zip(_MOMENTS, moments, strict=True)
         }
         return params | found
+
+    def adapt(self, params: Params, support_x: Tensor) -> AdaptedModel:
+        """Return the embedding with fixed statistics, else those of the support set `[S, ...]`."""
+        phi, population = _divided(params, 1)
+        return AdaptedModel.of(self._model, self._engine, phi, support_x[None], population or None)
 
     def features(self, params: Params, stack: Stack, joint: bool) -> tuple[Tensor, Tensor]:
         """Return the features of the support `[T, S, F]` and of the query set `[T, Q, F]`.

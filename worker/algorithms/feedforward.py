@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import (
     Figures,
@@ -119,6 +120,17 @@ class FeedForward:
         """Return the outputs for one task's queries, `[N, outputs]`; `steps` changes nothing."""
         stack = Stack(support_x[None], support_y[None], query_x[None], support_y[None, :0])
         return self._predictor.outputs(params, stack, joint=False)[0]
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel | None:
+        """Return the predictor with one task's support set in it, or None where it has no such form.
+
+        It has one where the predictor has a method `adapt(params, support_x, support_y)`; one that
+        reads the support set as a sequence has not.
+        """
+        own = getattr(self._predictor, "adapt", None)
+        return None if own is None else own(params, support_x, support_y)
 
     @torch.no_grad()
     def _scores(self, params: Params, stack: Stack) -> Figures:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Algorithm, Context, Contribution, Draw, Evaluation
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
@@ -28,6 +29,7 @@ class LocalSteps:
         self._inner = inner
         self._steps = steps
         self._lr = lr
+        self.any_way: bool = getattr(inner, "any_way", False)
 
     def init(self, stream: Stream) -> Params:
         """Return the wrapped algorithm's parameters."""
@@ -61,6 +63,13 @@ class LocalSteps:
     ) -> Tensor:
         """Return the wrapped algorithm's outputs."""
         return self._inner.predict(params, support_x, support_y, query_x, steps)
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel | None:
+        """Return the wrapped algorithm's adapted model, or None where it gives none."""
+        own = getattr(self._inner, "adapt", None)
+        return None if own is None else own(params, support_x, support_y, steps)
 
 
 def _mean(parts: list[Contribution], values: list[float]) -> float:

@@ -14,6 +14,7 @@ from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Kind as StreamKind
 from dmaml.common.seeds import Stream, stream
 from dmaml.worker import engine as engines
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import (
     Figures,
@@ -111,15 +112,19 @@ class Maml:
         Batch norm takes the support set's statistics (inductive): what is predicted for one query
         does not depend on the others.
         """
+        return self.adapt(params, support_x, support_y, steps).outputs(query_x)
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel:
+        """Return the model at φ_steps of one task."""
         x, y = support_x[None], support_y[None]
         phi = self._loop.roles.start(params, 1)
         for step in range(steps):
             phi = self._loop.adapted(params, phi, step, x, y)
         shared = self._loop.roles.shared_at(params, steps)
-        with torch.no_grad():
-            _, statistics = self._loop.forward(phi, shared, x)
-            outputs, _ = self._loop.forward(phi, shared, query_x[None], statistics)
-        return outputs[0]
+        whole = self._loop.roles.model(phi, shared, 1)
+        return AdaptedModel.of(self._model, self._engine, whole, x)
 
     def _figures(self, found: MetaGradient, stack: Stack) -> Figures:
         """Return each task's figures before and after adaptation, `[T]`."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Problem
 from dmaml.worker.algorithms.embedding import Embedding
 from dmaml.worker.algorithms.episodes import Stack
 from dmaml.worker.algorithms.feedforward import FeedForward
 from dmaml.worker.algorithms.options import number, require_kind
 from dmaml.worker.models.base import Params
+from dmaml.worker.models.plain import linear
 
 _LEAST: Final = 1e-30  # of a probability, so that its logarithm is finite
 
@@ -71,9 +76,62 @@ class Matching:
     def outputs(self, params: Params, stack: Stack, joint: bool) -> Tensor:
         """Return the log probabilities `[T, Q, n_way]`; see `Predictor`."""
         support, query = self._embedding.features(params, stack, joint)
-        attention = (self._scale * cosines(query, support)).softmax(2)
-        labels = F.one_hot(stack.support_y).to(attention.dtype)
-        return torch.bmm(attention, labels).clamp_min(_LEAST).log()
+        return attended(query, support, stack.support_y, self._scale)
+
+    @torch.no_grad()
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> AdaptedModel:
+        """Return the embedding with one task's support set; see `FeedForward.adapt`."""
+        embedding = self._embedding.adapt(params, support_x)
+        support = embedding.outputs(support_x)
+        return replace(embedding, readout=Attention(support, support_y, self._scale))
+
+
+@final
+@dataclass(frozen=True)
+class Attention:
+    """One task's support set in feature space (a `Readout`).
+
+    Attributes:
+        support: `[S, F]`.
+        labels: int64 `[S]`.
+        scale: s.
+    """
+
+    support: Tensor
+    labels: Tensor
+    scale: float
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Return the log probabilities `[N, n_way]` of features `[N, F]`."""
+        return attended(features[None], self.support[None], self.labels[None], self.scale)[0]
+
+    def module(self) -> nn.Sequential:
+        """Return four layers: RMS norm (√F times the unit vector), cosines, softmax, labels."""
+        num_features = self.support.shape[1]
+        unit = F.normalize(self.support, dim=1) * (self.scale / math.sqrt(num_features))
+        rows = F.one_hot(self.labels).to(unit.dtype)
+        return nn.Sequential(
+            OrderedDict(
+                normalize=nn.RMSNorm(num_features, eps=_LEAST, elementwise_affine=False),
+                cosines=linear(unit.T, None),
+                softmax=nn.Softmax(dim=1),
+                labels=linear(rows, None),
+            )
+        )
+
+
+def attended(query: Tensor, support: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Return the log probabilities `[T, Q, n_way]` of features `[T, Q, F]`.
+
+    Args:
+        query: `[T, Q, F]`.
+        support: `[T, S, F]`.
+        labels: of the support set, int64 `[T, S]`.
+        scale: s.
+    """
+    attention = (scale * cosines(query, support)).softmax(2)
+    rows = F.one_hot(labels).to(attention.dtype)
+    return torch.bmm(attention, rows).clamp_min(_LEAST).log()
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
 from dmaml.worker import models
+from dmaml.worker.algorithms.adapted import AdaptedModel, plain
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation, Problem
 from dmaml.worker.algorithms.episodes import (
     Figures,
@@ -30,6 +32,7 @@ from dmaml.worker.algorithms.episodes import (
 from dmaml.worker.algorithms.finetuning import FineTuning
 from dmaml.worker.algorithms.options import inner_lr
 from dmaml.worker.models.base import Model, Params, Statistics
+from dmaml.worker.models.plain import linear
 from dmaml.worker.tasks.base import TaskBatch
 
 _WEIGHT: Final = "classifier.weight"
@@ -124,9 +127,15 @@ class Pretrain:
         self, params: Params, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int
     ) -> Tensor:
         """Return the fine-tuned model's outputs for one task's queries, `[N, outputs]`."""
+        return self.adapt(params, support_x, support_y, steps).outputs(query_x)
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel:
+        """Return the model after `steps` steps of fine-tuning on one task."""
         x, y = support_x[None], support_y[None]
         phi = self._tuning.adapted(self._start(params, 1, y), x, y, steps, None)
-        return self._tuning.predicted(phi, x, query_x[None])[0]
+        return AdaptedModel.of(self._model, self._engine, phi, x)
 
     def _start(self, params: Params, num_tasks: int, support_y: Tensor) -> Params:
         """Return what fine-tuning starts from, `[T, *shape]`."""
@@ -180,3 +189,10 @@ class Headed:
         body = {name: value for name, value in params.items() if name not in (_WEIGHT, _BIAS)}
         features, used = self._body.forward(body, x, statistics)
         return torch.addmm(params[_BIAS], features, params[_WEIGHT]), used
+
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Sequential:
+        """Return the same function as layers of torch, with these values."""
+        body = {name: value for name, value in params.items() if name not in (_WEIGHT, _BIAS)}
+        classifier = linear(params[_WEIGHT], params[_BIAS])
+        embedding = plain(self._body, body, statistics)
+        return nn.Sequential(OrderedDict(embedding=embedding, classifier=classifier))

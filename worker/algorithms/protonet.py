@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Problem
 from dmaml.worker.algorithms.embedding import Embedding
 from dmaml.worker.algorithms.episodes import Stack
 from dmaml.worker.algorithms.feedforward import FeedForward
 from dmaml.worker.algorithms.options import require_kind
 from dmaml.worker.models.base import Params
+from dmaml.worker.models.plain import linear
 
 
 @final
@@ -64,6 +68,34 @@ class Protonet:
         """Return the negative squared distances `[T, Q, n_way]`; see `Predictor`."""
         support, query = self._embedding.features(params, stack, joint)
         return -squared_distances(query, class_means(support, stack.support_y))
+
+    @torch.no_grad()
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> AdaptedModel:
+        """Return the embedding with one task's class means; see `FeedForward.adapt`."""
+        embedding = self._embedding.adapt(params, support_x)
+        means = class_means(embedding.outputs(support_x)[None], support_y[None])
+        return replace(embedding, readout=Prototypes(means[0]))
+
+
+@final
+@dataclass(frozen=True)
+class Prototypes:
+    """The class means c_k of one task, `[n_way, F]` (a `Readout`)."""
+
+    means: Tensor
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Return the negative squared distances `[N, n_way]` of features `[N, F]`."""
+        return -squared_distances(features[None], self.means[None])[0]
+
+    def module(self) -> nn.Sequential:
+        """Return a linear layer and softmax: -|p - c|² = 2 p·c - |c|² but for -|p|², of no effect.
+
+        References:
+            Snell, Swersky, Zemel (2017), equations 8 and 9.
+        """
+        scores = linear(2 * self.means.T, -self.means.square().sum(1))
+        return nn.Sequential(OrderedDict(prototypes=scores, softmax=nn.Softmax(dim=1)))
 
 
 def class_means(features: Tensor, y: Tensor) -> Tensor:

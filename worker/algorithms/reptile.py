@@ -11,6 +11,7 @@ from torch import Tensor
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import Figures, Kind, Stack, concatenated, stacked, stacks
 from dmaml.worker.algorithms.finetuning import FineTuning, minibatches
@@ -102,10 +103,16 @@ class Reptile:
         self, params: Params, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int
     ) -> Tensor:
         """Return the adapted model's outputs for one task's queries, `[N, outputs]`."""
+        return self.adapt(params, support_x, support_y, steps).outputs(query_x)
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel:
+        """Return the model at φ_steps of one task."""
         phi = self._tuning.adapted(
             stacked(params, 1), support_x[None], support_y[None], steps, self._evaluation_batch_size
         )
-        return self._tuning.predicted(phi, support_x[None], query_x[None])[0]
+        return AdaptedModel.of(self._model, self._engine, phi, support_x[None])
 
     def _trained(self, params: Params, stack: Stack) -> tuple[Params, Figures]:
         """Return φ_K of each task, `[T, *shape]`, and its figures `[T]`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Stream
 from dmaml.worker import engine as engines
+from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
 from dmaml.worker.algorithms.episodes import Figures, Kind, Stack, concatenated, stacked, stacks
 from dmaml.worker.algorithms.finetuning import FineTuning
@@ -77,9 +78,15 @@ class Scratch:
         self, params: Params, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int
     ) -> Tensor:
         """Return the trained model's outputs for one task's queries, `[N, outputs]`."""
+        return self.adapt(params, support_x, support_y, steps).outputs(query_x)
+
+    def adapt(
+        self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
+    ) -> AdaptedModel:
+        """Return the model after `steps` steps of one task's training."""
         x = support_x[None]
         phi = self._tuning.adapted(stacked(params, 1), x, support_y[None], steps, None)
-        return self._tuning.predicted(phi, x, query_x[None])[0]
+        return AdaptedModel.of(self._model, self._engine, phi, x)
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)

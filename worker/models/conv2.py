@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmaml.common.config import ModelSection
 from dmaml.common.seeds import Stream
@@ -45,3 +45,7 @@ class Conv2:
     ) -> tuple[Tensor, Statistics]:
         """Return the outputs `[N, outputs]` for `x` `[N, C, H, W]` and the batch statistics."""
         return self._blocks.forward(params, x, statistics)
+
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Sequential:
+        """Return the same function as layers of torch, with these values."""
+        return self._blocks.module(params, statistics)

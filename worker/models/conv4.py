@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmaml.common.config import ModelSection
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
 from dmaml.worker.models.base import Params, Statistics
+from dmaml.worker.models import plain
 from dmaml.worker.models.layers import Moments, batch_norm, folded_batch_norm, out_size, patches
 
 _LAYERS: Final = 4
@@ -94,6 +96,23 @@ class Conv4:
             return y.flatten(1), used
         features = y.flatten(1, 2).sum(1) / y.shape[1:3].numel()
         return torch.addmm(params["head.bias"], features, params["head.weight"]), used
+
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Sequential:
+        """Return the same function as layers of torch, with these values."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i in range(_LAYERS):
+            moments = None if statistics is None else statistics[i]
+            scale, shift = params[f"norm{i}.scale"], params[f"norm{i}.shift"]
+            layers[f"conv{i}"] = plain.convolution(params[f"conv{i}.weight"], stride=2)
+            layers[f"norm{i}"] = plain.norm(scale, shift, moments, dimensions=2)
+            layers[f"relu{i}"] = nn.ReLU()
+        if not self._num_outputs:
+            height, width = self._sizes[-1]
+            return nn.Sequential(layers | plain.flat(self._channels[-1], height * width))
+        layers["mean"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["head"] = plain.linear(params["head.weight"], params["head.bias"])
+        return nn.Sequential(layers)
 
     def _first(self, params: Params, x: Tensor, imposed: Moments | None) -> tuple[Tensor, Moments]:
         """Return the second layer's windows on the first layer's output, and its statistics.

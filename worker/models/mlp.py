@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Final, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmaml.common.config import ModelSection
 from dmaml.common.seeds import Float64, Stream
+from dmaml.worker.models import plain
 from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models.layers import batch_norm
 
@@ -84,6 +86,21 @@ class Mlp:
             if i < self._num_hidden:
                 x = x.relu()
         return x, used
+
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Sequential:
+        """Return the same function as layers of torch, with these values."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for i in range(len(self._sizes) - 1):
+            layers[f"linear{i}"] = plain.linear(
+                params[f"linear{i}.weight"], params.get(f"linear{i}.bias")
+            )
+            if self._normalises(i):
+                moments = None if statistics is None else statistics[i]
+                scale, shift = params[f"norm{i}.scale"], params[f"norm{i}.shift"]
+                layers[f"norm{i}"] = plain.norm(scale, shift, moments, dimensions=1)
+            if i < self._num_hidden:
+                layers[f"relu{i}"] = nn.ReLU()
+        return nn.Sequential(layers)
 
     def _normalises(self, layer: int) -> bool:
         return self._batch_norm and layer < self._num_hidden

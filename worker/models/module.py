@@ -54,6 +54,41 @@ class ModuleModel:
         outputs: Tensor = functional_call(self._module, params, (x,))
         return outputs, self._tape.used
 
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Module:
+        """Return the user's module with these values; its batch norms as it made them.
+
+        Raises:
+            ConfigError: a batch norm that is called more than once, or never.
+        """
+        with torch.random.fork_rng(devices=[]):
+            fresh = self._make().eval()
+        norms = {name: m for name, m in fresh.named_modules() if isinstance(m, _BatchNorm)}
+        for layer in norms.values():
+            layer.track_running_stats = statistics is not None
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        if statistics is not None:
+            for name, (mean, variance) in zip(self._order(norms), statistics, strict=True):
+                norms[name].running_mean = mean.clone()
+                norms[name].running_var = variance.clone()
+                norms[name].num_batches_tracked = torch.tensor(0)
+        own = dict(fresh.named_parameters())
+        with torch.no_grad():
+            for name, value in params.items():
+                own[name].copy_(value)
+        return fresh
+
+    def _order(self, norms: dict[str, _BatchNorm]) -> list[str]:
+        """Return the names of the batch norms in the order of the last call."""
+        names = {id(m): name for name, m in self._module.named_modules()}
+        called = [names[one] for one in self._tape.called]
+        if sorted(called) != sorted(norms):
+            raise ConfigError(
+                f"model {type(self._module).__name__!r} calls its batch norms "
+                f"{sorted(norms)} in the order {called}; a plain module has one set of statistics "
+                "for each. Give each call a batch norm of its own."
+            )
+        return called
+
 
 class _Tape:
     """Statistics used by the batch norms of one call, in the order of the calls."""
@@ -64,6 +99,7 @@ class _Tape:
     def start(self, imposed: Statistics | None) -> None:
         self._imposed = imposed
         self.used: Statistics = []
+        self.called: list[int] = []  # the layers, by id
 
     def next(self) -> tuple[Tensor, Tensor] | None:
         return None if self._imposed is None else self._imposed[len(self.used)]
@@ -80,6 +116,7 @@ class _BatchStatisticsNorm(nn.Module):
         self._tape = tape
 
     def forward(self, x: Tensor) -> Tensor:
+        self._tape.called.append(id(self))
         imposed = self._tape.next()
         if imposed is None:
             others = [d for d in range(x.dim()) if d != 1]

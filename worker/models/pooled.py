@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
+from dmaml.worker.models import plain
 from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models.convolution import convolve, max_pool
 from dmaml.worker.models.layers import EPS, Moments, folded_batch_norm, windows_and_one
@@ -89,6 +91,21 @@ class PooledBlocks:
         if not self._num_outputs:
             return features, used
         return torch.addmm(params["head.bias"], features, params["head.weight"]), used
+
+    def module(self, params: Params, statistics: Statistics | None) -> nn.Sequential:
+        """Return the same function as layers of torch, with these values."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i in range(self._num_blocks):
+            moments = None if statistics is None else statistics[i]
+            scale, shift = params[f"norm{i}.scale"], params[f"norm{i}.shift"]
+            layers[f"conv{i}"] = plain.convolution(params[f"conv{i}.weight"], stride=1)
+            layers[f"norm{i}"] = plain.norm(scale, shift, moments, dimensions=2)
+            layers[f"relu{i}"] = nn.ReLU()
+            layers[f"pool{i}"] = nn.MaxPool2d(2)
+        layers |= plain.flat(self._channels[-1], self._features // self._channels[-1])
+        if self._num_outputs:
+            layers["head"] = plain.linear(params["head.weight"], params["head.bias"])
+        return nn.Sequential(layers)
 
 
 def _block(params: Params, i: int, x: Tensor, imposed: Moments | None) -> tuple[Tensor, Moments]:

@@ -183,11 +183,20 @@ def read_picture(file: Path, size: int) -> NDArray[np.uint8]:
         OSError, ValueError, SyntaxError, Image.DecompressionBombError: as Pillow finds it damaged.
     """
     with Image.open(file) as opened:
-        picture: Image.Image = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        fitted = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+        fitted = ImageOps.fit(on_white(opened), (size, size), Image.Resampling.LANCZOS)
     return np.asarray(fitted)
+
+
+def on_white(opened: Image.Image) -> Image.Image:
+    """Return the first frame as RGB: upright by its EXIF data, transparency laid on white.
+
+    Raises:
+        OSError, ValueError, SyntaxError: as Pillow finds it damaged.
+    """
+    picture: Image.Image = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
