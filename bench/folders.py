@@ -1,8 +1,9 @@
 """Measure `dmaml adapt` on folders of original Omniglot drawings, beside the run's own evaluation.
 
 The run's first test tasks (characters never seen in training) are written as folders of PNG files,
-black on white, 105 x 105, one bit, turned where the task has turned characters; `dmaml adapt --json`
-then reads each folder. The same tasks are evaluated by the run itself. Both figures are inductive.
+black on white, 105 x 105, one bit, turned where the task has turned characters; then
+`dmaml adapt --json` reads each folder. The same tasks are evaluated by the run itself. Both figures
+are inductive.
 Needs a run on omniglot, and omniglot105_bits.npz.
 """
 

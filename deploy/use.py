@@ -127,7 +127,7 @@ def answers(files: Files, prediction: Prediction) -> dict[str, Any]:
 
 
 def _require_known(files: Files, adapted: Adapted, query: Path) -> None:
-    unknown = sorted(set(files.labels or ()) - set(adapted.classes))  # type: ignore[arg-type]
+    unknown = sorted(set(files.labels or ()) - set(adapted.classes))
     if unknown:
         raise DataError(
             f"query folder {str(query)!r} has the class {unknown[0]!r}, which the support set has "

@@ -117,7 +117,7 @@ class Adapted:
         """Write `module()` as a state_dict (`.safetensors`) or as a graph (`.onnx`), and return it.
 
         What was written is read back and must give the same predictions for the support set, to
-        1e-5; a file appears whole or not at all.
+        1e-5 (see `exports.save`); a file appears whole or not at all.
 
         Raises:
             ConfigError: another ending, or no plain form.
@@ -133,12 +133,13 @@ class Adapted:
             "pipeline": self.pipeline,
             "steps": self.steps,
         }
-        exports.save(self.module(), facts, self._support.x, torch.from_numpy(wanted), path)
+        largest = float(np.abs(expected.values).max())
+        exports.save(self.module(), facts, self._support.x, torch.from_numpy(wanted), path, largest)
         return path
 
     @torch.no_grad()
     def _outputs(self, x: Tensor) -> Tensor:
-        parts = [self._part(chunk) for chunk in x.split(CHUNK)]
+        parts = [self._part(chunk) for chunk in torch.split(x, CHUNK)]
         return torch.cat(parts).detach()
 
     def _part(self, x: Tensor) -> Tensor:

@@ -53,13 +53,12 @@ def targets(given: Any, width: int, count: int) -> Tensor:
         DataError: another shape, or numbers that are not finite.
     """
     array = _numpy(given, "support_y")
-    if array.ndim == 1 and width == 1:
-        array = array[:, None]
-    if array.shape != (count, width):
+    is_column = width == 1 and array.shape == (count,)
+    if array.shape != (count, width) and not is_column:
         raise DataError(
             f"support_y: required targets of shape ({count}, {width}), found {array.shape}."
         )
-    return _finite(array, "support_y")
+    return _finite(array.reshape(count, width), "support_y")
 
 
 def numbered(labels: Any, count: int) -> tuple[tuple[Label, ...], Tensor]:

@@ -37,7 +37,7 @@ def saved(config: RunConfig, folder: Path, pipelines: int = 1, shake: float = 0.
     (folder / CONFIG).write_text(configuration.to_text(config))
     answerer = Answerer(config)
     answers = [
-        answerer.answer(WorkItem(0, ItemKind.INIT, pipeline, 0, 0, 0), np.empty(0), None, [])
+        answerer.answer(WorkItem(0, ItemKind.INIT, pipeline, 0, 0, 0, 0), np.empty(0), None, [])
         for pipeline in range(pipelines)
     ]
     layout = answers[0].layout

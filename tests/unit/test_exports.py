@@ -119,7 +119,7 @@ def test_batch_norm_without_statistics_is_no_graph(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     learner = load(saved(config_of(), tmp_path / "run"))
 
-    with pytest.raises(ConfigError, match="Give a support set, or write a .safetensors file"):
+    with pytest.raises(ConfigError, match=r"Give a support set, or write a .safetensors file"):
         learner.save(tmp_path / "model.onnx")
 
 
@@ -128,7 +128,7 @@ def test_a_copy_that_gives_something_else_is_not_kept(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = module(x) + 1e-3
 
-    with pytest.raises(RunTimeError, match="was not written: the exported model differs by 1.00e-03"):
+    with pytest.raises(RunTimeError, match=r"not written: the exported model differs by 1.00e-03"):
         save(module, {}, x, wanted, tmp_path / "model.safetensors")
 
     assert list(tmp_path.iterdir()) == []
@@ -138,5 +138,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     one, _ = adapted(tmp_path / "run")
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(RunTimeError, match="cannot be written: .*Give another place"):
+    with pytest.raises(RunTimeError, match=r"cannot be written: .*Give another place"):
         one.save(tmp_path / "file" / "model.safetensors")

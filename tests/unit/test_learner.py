@@ -56,7 +56,7 @@ def test_labels_come_back_as_they_were_given(learner: Learner) -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        lambda x: torch.from_numpy(x),
+        torch.from_numpy,
         lambda x: x.astype(np.float64),
         lambda x: np.rint(x * 255).astype(np.uint8),
         lambda x: x[:, 0],
@@ -133,7 +133,7 @@ def test_a_clone_is_independent(learner: Learner) -> None:
 
     np.testing.assert_array_equal(learner.adapt(x, y).predict(queries).values, before)
     np.testing.assert_array_equal(copy.predict(queries).values, before)
-    assert not twin.adapt(x, y).predict(queries).values.any()
+    assert np.abs(twin.adapt(x, y).predict(queries).values).max() < 1e-6
 
 
 def test_it_adapts_where_gradients_are_off(learner: Learner) -> None:
@@ -193,7 +193,7 @@ def test_queries_and_targets_that_do_not_suit_are_refused(learner: Learner, wave
         learner.adapt(x, y, steps=-1)
     with pytest.raises(DataError, match=r"targets of shape \(5, 1\), found \(4,\)"):
         wave.adapt(np.zeros((5, 1)), np.zeros(4))
-    with pytest.raises(ConfigError, match="which are no pictures. Give arrays to dmaml.learner"):
+    with pytest.raises(ConfigError, match=r"which are no pictures. Give arrays to dmaml.learner"):
         wave.adapt("a/folder")
 
 

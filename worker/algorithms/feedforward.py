@@ -124,7 +124,7 @@ class FeedForward:
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
     ) -> AdaptedModel | None:
-        """Return the predictor with one task's support set in it, or None where it has no such form.
+        """Return the predictor with one task's support set in it, or None: it has no such form.
 
         It has one where the predictor has a method `adapt(params, support_x, support_y)`; one that
         reads the support set as a sequence has not.

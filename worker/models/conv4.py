@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dmaml.common.config import ModelSection
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
-from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models import plain
+from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models.layers import Moments, batch_norm, folded_batch_norm, out_size, patches
 
 _LAYERS: Final = 4

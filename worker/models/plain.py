@@ -43,8 +43,9 @@ def norm(scale: Tensor, shift: Tensor, moments: Moments | None, dimensions: int)
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Return a linear layer; `weight` is `[in, out]`."""
-    layer = nn.Linear(*weight.shape, bias=bias is not None)
-    return filled(layer, weight=weight.T, **({} if bias is None else {"bias": bias}))
+    layer = nn.Linear(weight.shape[0], weight.shape[1], bias=bias is not None)
+    values = {"weight": weight.T} if bias is None else {"weight": weight.T, "bias": bias}
+    return filled(layer, **values)
 
 
 def flat(channels: int, positions: int) -> OrderedDict[str, nn.Module]:
