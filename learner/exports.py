@@ -6,11 +6,13 @@ does it appear, whole.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,8 +59,8 @@ def save(
 ) -> None:
     """Write a module, after a comparison of the copy with what it must give.
 
-    The two may differ by 1e-5 of a probability, or of a value (relative to those above 1). Scores in
-    the hundreds, squared distances for example, are themselves not known so well in float32: a
+    The two may differ by 1e-5 of a probability, or of a value (relative to those above 1). Scores
+    in the hundreds, squared distances for example, are themselves not known so well in float32: a
     probability may then differ by 4 float32 epsilons of the largest.
 
     Args:
@@ -130,7 +132,7 @@ def _onnx(module: nn.Module, texts: dict[str, str], x: Tensor) -> Written:
 
     several = torch.cat([x, x])[: max(2, min(len(x), 8))]  # one alone would be taken for a constant
     name = json.loads(texts.get("gives", '"outputs"'))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
             module,
@@ -153,6 +155,18 @@ def _onnx(module: nn.Module, texts: dict[str, str], x: Tensor) -> Written:
         return torch.from_numpy(np.array(outputs))
 
     return data, gives
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep what a logger and those below it say, errors apart, to themselves."""
+    above = logging.getLogger(name)
+    before = above.level
+    above.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        above.setLevel(before)
 
 
 def _require_onnx() -> Any:

@@ -69,7 +69,7 @@ def test_a_regression_and_a_network_before_adaptation_are_written(tmp_path: Path
     assert "norm0.running_mean" not in state
 
 
-@pytest.mark.parametrize("name", ["maml", "protonet", "matching"])
+@pytest.mark.parametrize("name", ["maml", "matching"])
 def test_an_onnx_graph_gives_the_same(name: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

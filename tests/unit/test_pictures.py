@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmaml.common.config import TaskSection
+from dmaml.common.config import TaskSection, from_mapping
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.learner import load
 from dmaml.learner.pictures import MAX_PIXELS, Preparation, find_pictures, read_picture
+from dmaml.worker.tasks import build
 from dmaml.worker.tasks.locate import find
 from tests.unit.saved_runs import config_of, saved
 
@@ -131,6 +133,29 @@ def test_sources_say_whether_their_ground_is_dark(
     name: str, shape: tuple[int, ...], ground: bool
 ) -> None:
     assert Preparation.of(*source(name, shape)) == Preparation(*shape, dark_ground=ground)
+
+
+@pytest.mark.parametrize(("ground", "ink"), [(0, 255), (255, 0)])
+def test_the_ground_of_an_archive_is_looked_at(ground: int, ink: int, tmp_path: Path) -> None:
+    images = np.full((12, 8, 8), ground, dtype=np.uint8)
+    images[:, :, 0] = ink
+    file = tmp_path / "own.npz"
+    np.savez(file, images=images, labels=np.arange(12) // 2)
+    task = {"source": f"npz:{file}", "n_way": 2, "k_shot": 1, "k_query": 1}
+    archive = build(from_mapping({"task": task}))
+
+    how = Preparation.of(TaskSection(source=f"npz:{file}"), archive)
+
+    assert how == Preparation(1, 8, 8, dark_ground=ground == 0)
+
+
+def test_a_mixed_runs_pictures_are_equalised(tmp_path: Path) -> None:
+    half(200, 40).save(tmp_path / "a.png")
+
+    found = replace(GREY, equalise=True).read([tmp_path / "a.png"])
+
+    expected = np.arange(64) * 255 // 63
+    np.testing.assert_array_equal(np.rint(np.sort(found.ravel()) * 255), expected)
 
 
 def test_examples_that_are_no_pictures_are_refused() -> None:
