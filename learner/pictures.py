@@ -110,12 +110,16 @@ def find_pictures(path: Path, what: str, needs_classes: bool) -> Files:
     Raises:
         DataError: nothing there, no pictures, or another layout.
     """
-    if not needs_classes:
-        if path.is_file():
-            return Files((path,), None)
-        flat = _flat(path)
-        if flat:
-            return Files(tuple(flat), None)
+    if path.is_file() and not needs_classes:
+        return Files((path,), None)
+    flat = _flat(path)
+    if flat and needs_classes:
+        raise DataError(
+            f"{what}: folder {str(path)!r} holds pictures without folders for their classes. "
+            "Required a folder for each class, with its pictures."
+        )
+    if flat:
+        return Files(tuple(flat), None)
     try:
         tree = scan(path)
     except DataError as error:

@@ -209,7 +209,9 @@ def test_files_go_by_class_and_name_or_lie_flat(tmp_path: Path) -> None:
     assert classed.labels == ("a", "a", "b", "b")
     assert [path.name for path in flat.paths] == ["0.png", "1.png"]
     assert flat.labels is None
-    with pytest.raises(DataError, match=r"support: folder .*Required PATH/class/picture.png"):
+    with pytest.raises(
+        DataError, match=r"support: folder '.*a' holds pictures without folders for"
+    ):
         find_pictures(root / "a", "support", needs_classes=True)
 
 
