@@ -99,7 +99,7 @@ class Adapted:
         """Return it as a plain torch module in evaluation mode, which knows nothing of dmaml.
 
         Examples `[N, *input_shape]` to probabilities `[N, n_way]`, or values of regression. Batch
-        norm has the support set's statistics for running ones.
+        norm has the statistics of predictions for running ones.
 
         Raises:
             ConfigError: the algorithm or the model has no such form (lstm, mann).

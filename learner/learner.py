@@ -121,8 +121,8 @@ class Learner:
         return by_support_loss(
             [
                 Adapted(
-                    self._answerer.algorithm, self.pipelines[one], support, steps, classes, one,
-                    self._inputs.queries, facts,
+                    self._answerer.algorithm, self._answerer.calibrated(self.pipelines[one]),
+                    support, steps, classes, one, self._inputs.queries, facts,
                 )
                 for one in chosen
             ]

@@ -65,7 +65,9 @@ def made(one: Case, folder: Path) -> tuple[Adapted, list[torch.Tensor], torch.Te
     x, y, queries = (
         torch.from_numpy(array[0]) for array in (batch.support_x, batch.support_y, batch.query_x)
     )
-    expected = learner._answerer.algorithm.predict(learner.params, x, y, queries, steps=2)
+    answerer = learner._answerer
+    params = answerer.calibrated(learner.params)
+    expected = answerer.algorithm.predict(params, x, y, queries, steps=2)
     return learner.adapt(x, y, steps=2), [x, y, queries], expected
 
 
