@@ -307,6 +307,9 @@ class ServerSection(Section):
         "Rounds between checkpoints; auto: every round while that costs 5 % of it or less. Modes "
         "quorum and async write before they publish a version, whatever is said here.",
     )
+    tensorboard: bool = _operational(
+        False, "Write scalars and γ histograms for TensorBoard into the run directory."
+    )
 
 
 class RunConfig(Section):

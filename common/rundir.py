@@ -4,9 +4,11 @@ config.yaml                     the resolved configuration
 epoch                           number of starts of the server, raised before serving
 checkpoint-a|b.safetensors      the two latest states
 checkpoint-best.safetensors     the state with the best validation
-run.sqlite                      rounds, evaluations, γ history, worker events
+run.sqlite                      rounds, evaluations, γ history, worker events, starts
 server.json                     where the server listens now
 logs/                           one file per process
+tensorboard/                    scalars and γ histograms, with server.tensorboard
+report/                         what `dmaml report` writes
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ LOCK: Final = "lock"
 ADDRESS: Final = "server.json"
 RECORD: Final = "run.sqlite"
 LOGS: Final = "logs"
+TENSORBOARD: Final = "tensorboard"
 
 Row = dict[str, Any]
 
@@ -46,12 +49,15 @@ def read_config(folder: Path) -> RunConfig:
     return configuration.load(folder / CONFIG)
 
 
-def read_rows(folder: Path, table: str) -> list[Row]:
+def read_rows(folder: Path, table: str, after: int = -1) -> list[Row]:
     """Return the rows of one table, oldest first, JSON columns decoded.
 
     Opens the file read-only for this one query, so it may be called while a server writes.
+
+    Args:
+        after: only rows whose primary key is greater.
     """
-    if table not in ("rounds", "evaluations", "gamma", "worker_events"):
+    if table not in ("rounds", "evaluations", "gamma", "worker_events", "starts"):
         raise ValueError(f"unknown table {table!r}")
     path = folder / RECORD
     if not path.exists():
@@ -62,10 +68,23 @@ def read_rows(folder: Path, table: str) -> list[Row]:
         made = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
         if made is None:  # the server is about to make its tables
             return []
-        rows = db.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+        query = f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid"
+        rows = db.execute(query, (after,)).fetchall()
     finally:
         db.close()
     return [{key: _decoded(key, row[key]) for key in row.keys()} for row in rows]  # noqa: SIM118
+
+
+def ending(rounds: Sequence[Row], events: Sequence[Row]) -> str:
+    """Return how a run ended, `finished` or `failed`; "" where it goes on, or was gone on with.
+
+    Args:
+        rounds, events: the tables `rounds` and `worker_events`; the last rows are enough.
+    """
+    last = next((row for row in reversed(events) if row["event"] in ("finished", "failed")), None)
+    if last is None or (rounds and rounds[-1]["at"] > last["at"]):
+        return ""
+    return str(last["event"])
 
 
 def training_seconds(
@@ -117,7 +136,7 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return found
 
 
-_JSON: Final = frozenset({"metrics", "weights", "losses", "timings", "items", "state"})
+_JSON: Final = frozenset({"metrics", "weights", "losses", "timings", "items", "state", "facts"})
 
 
 def _decoded(key: str, value: Any) -> Any:

@@ -216,7 +216,6 @@ def node(
 
 _CONTROL: Final = {
     "status": "Show a server's run: state, progress, actors.",
-    "watch": "Show a server's run again after each round, until it is over.",
     "pause": "Grant no further work; answers under way are still taken.",
     "resume": "Grant work again after a pause.",
     "checkpoint": "Write a checkpoint now and return when it is durable.",
@@ -244,6 +243,31 @@ def _add_control(verb: str, sentence: str) -> None:
 
 for _verb, _sentence in _CONTROL.items():
     _add_control(_verb, _sentence)
+
+
+@app.command()
+def watch(
+    target: Annotated[
+        str | None, typer.Argument(help="Run directory or HOST:PORT; without it --server.")
+    ] = None,
+    server: Server = "127.0.0.1:50051",
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    json_output: Json = False,
+) -> None:
+    """Follow a run until it is over: curves, actors, events; plain lines without a terminal."""
+    from dmaml.deploy import watch as watching
+    from dmaml.worker.connection import Address
+
+    if target is not None and watching.is_address(target):
+        server, target = target, None
+    address = Address.of_files(server, token_file, tls_ca, tls_cert, tls_key)
+    if json_output or not sys.stdout.isatty():
+        watching.watch_lines(target, address, json_output)
+    else:
+        watching.watch(target, address)
 
 
 @app.command()
@@ -322,6 +346,24 @@ def export(
     from dmaml.deploy.use import export_run
 
     export_run(run, support, out, steps, which, data_dir, json_output)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directory; several: a comparison.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; default RUN/report or runs/comparison.")
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="Test tasks to try the model on; default 200.", min=1)
+    ] = None,
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Write what a run learned as one HTML file with pictures, or compare several runs."""
+    from dmaml.deploy.report import write_report
+
+    write_report(runs, out, tasks, data_dir, json_output)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.items import RunState
+from dmaml.common.provenance import start_facts
 from dmaml.server import aggregation, clustering, weights
 from dmaml.server.metrics import Metrics
 from dmaml.server.rpc.auth import Security
@@ -73,6 +75,7 @@ async def run_server(
     except BaseException:
         web.stop()
         raise
+    storage.began(time.time(), start_facts())
     web.start()
     runner = Runner(storage, metrics)
     try:

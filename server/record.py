@@ -48,6 +48,11 @@ CREATE TABLE IF NOT EXISTS worker_events (
     event TEXT NOT NULL,
     message TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS starts (
+    epoch INTEGER PRIMARY KEY,  -- of the server
+    at REAL NOT NULL,           -- Unix time
+    facts TEXT NOT NULL         -- JSON: commit, versions, machine
+);
 """
 
 Row = dict[str, Any]
@@ -87,6 +92,14 @@ class Record:
                 "INSERT INTO worker_events (at, epoch, worker_id, event, message) "
                 "VALUES (?, ?, ?, ?, ?)",
                 (at, epoch, worker_id, event, message),
+            )
+
+    def start(self, at: float, epoch: int, facts: dict[str, str]) -> None:
+        """Note a start of the server: by which code, on what."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO starts (epoch, at, facts) VALUES (?, ?, ?)",
+                (epoch, at, _plain(facts)),
             )
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ from dmaml.common import config as configuration
 from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunDirectoryError
-from dmaml.common.rundir import ADDRESS, CONFIG, EPOCH, LOCK, LOGS
+from dmaml.common.rundir import ADDRESS, CONFIG, EPOCH, LOCK, LOGS, TENSORBOARD
 from dmaml.server.record import Record
+from dmaml.server.scalars import Scalars
 
 _OURS: Final = (LOCK, LOGS, f"{CONFIG}.tmp")  # a start that was killed leaves these
 
@@ -90,7 +91,12 @@ class Storage:
         self.epoch = self._raise_epoch()
         self.record = Record(self.folder)
         latest = self.latest
-        self.record.replay(latest.round if latest else 0, latest.meta["records"] if latest else [])
+        records = latest.meta["records"] if latest else []
+        self.record.replay(latest.round if latest else 0, records)
+        self._scalars: Scalars | None = None
+        if self.config.server.tensorboard:
+            version = int(latest.meta["progress"]["version"]) if latest else 0
+            self._scalars = Scalars(self.folder / TENSORBOARD, self.epoch, version, records)
         self._next = self._other_generation()
 
     def save(self, checkpoint: Checkpoint, is_best: bool) -> int:
@@ -100,7 +106,13 @@ class Storage:
         if is_best:
             checkpoints.write(self.folder / checkpoints.BEST, checkpoint)
         self.record.add(checkpoint.meta["records"])
+        if self._scalars is not None:
+            self._scalars.add(checkpoint.meta["records"])
         return size
+
+    def began(self, at: float, facts: dict[str, str]) -> None:
+        """Write by which code and on what the server started at a Unix time."""
+        self.record.start(at, self.epoch, facts)
 
     def events(self, rows: list[tuple[float, str, str, str]]) -> None:
         """Write worker events: (Unix time, worker id, event, message)."""
@@ -115,6 +127,8 @@ class Storage:
         """Release the directory."""
         (self.folder / ADDRESS).unlink(missing_ok=True)
         self.record.close()
+        if self._scalars is not None:
+            self._scalars.close()
         self._lock.close()
 
     def _check_rounds(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, final
 import grpc
 
 from dmaml.common.errors import error_of
-from dmaml.v1 import control_pb2
+from dmaml.v1 import clustering_pb2, control_pb2
+from dmaml.v1.clustering_pb2_grpc import ClusteringStub
 from dmaml.v1.control_pb2_grpc import ControlStub
 from dmaml.worker.connection import CALL_S, Address, Retry
 
@@ -24,6 +25,7 @@ class Operator:
         self._retry = retry
         self._channel = address.channel()
         self._stub = ControlStub(self._channel)
+        self._clustering = ClusteringStub(self._channel)
 
     def status(self, include_config: bool = False) -> Status:
         """Return the run now."""
@@ -45,6 +47,11 @@ class Operator:
     def checkpoint(self) -> control_pb2.CheckpointReply:
         """Return once the last committed round is durable."""
         return self._call("checkpoint", self._stub.Checkpoint, control_pb2.CheckpointRequest())
+
+    def clustering(self) -> clustering_pb2.GetStateReply:
+        """Return the clustering's state for people: pipelines and their expected units."""
+        request = clustering_pb2.GetStateRequest()
+        return self._call("clustering", self._clustering.GetState, request)
 
     def watch(self, every_s: float = 1.0) -> Iterator[Status]:
         """Yield the run after each round, and at least every `every_s`.

@@ -38,7 +38,7 @@ OTHER: dict[str, Any] = {
     "evaluation.split": "train", "evaluation.test_tasks": 3,
     "server.max_inflight_bytes": 5, "server.spool": False, "server.max_model_bytes": 6,
     "server.max_workers": 7, "server.session_s": 1.0, "server.item_timeout_s": 2.0,
-    "server.checkpoint_every": 3, "server.speculation": True,
+    "server.checkpoint_every": 3, "server.speculation": True, "server.tensorboard": True,
     "sync.mode": "async",
 }  # fmt: skip
 # section.key -> another valid value, and what else its section must say

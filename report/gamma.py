@@ -1,0 +1,247 @@
+"""γ over the run: how many units each pipeline has, how sure that is, and the tree of pipelines.
+
+Reads the rows of the table `gamma` alone. Their `state` holds `pipelines` (ids, the columns),
+`tree` (`[number, parent, opened_round, is_active]` of every pipeline that ever was; -1: no parent),
+`expected_units` and `routed_units` (by pipeline), `entropy` (mean over units) and, where the record
+keeps it, `matrix` (`[num_units][pipelines]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmaml.common.rundir import Row
+from dmaml.report.charts import COLOURS
+from dmaml.report.record import RunRecord
+from dmaml.report.section import (
+    Section,
+    Shown,
+    Table,
+    axes,
+    line_style,
+    whole_numbers,
+)
+
+ROOT = -1
+MOST_LINES = 300  # units drawn one by one
+UNSURE = 10
+
+
+@dataclass(frozen=True)
+class Node:
+    """A pipeline of the tree."""
+
+    number: int
+    parent: int = ROOT
+    opened_round: int = 0
+    is_active: bool = True
+
+
+@dataclass(frozen=True)
+class Routing:
+    """γ after a round.
+
+    Attributes:
+        expected, routed: units by pipeline: the sum of its column of γ, and how many are its own.
+        entropy: mean over units, as the record has it.
+        matrix: float64 `[num_units, pipelines]`; without rows where the record does not keep it.
+    """
+
+    round: int
+    pipelines: tuple[int, ...]
+    tree: tuple[Node, ...]
+    expected: tuple[float, ...]
+    routed: tuple[int, ...]
+    entropy: float
+    matrix: NDArray[np.float64]
+
+
+def routing(row: Row) -> Routing:
+    """Return γ of a row of the table `gamma`."""
+    state: dict[str, Any] = row["state"]
+    pipelines = tuple(int(p) for p in state["pipelines"])
+    nodes = tuple(
+        Node(int(number), int(parent), int(opened), bool(is_active))
+        for number, parent, opened, is_active in state.get("tree") or []
+    )
+    none = [0.0] * len(pipelines)
+    return Routing(
+        int(row["round"]),
+        pipelines,
+        nodes or tuple(Node(p) for p in pipelines),
+        tuple(float(n) for n in state.get("expected_units") or none),
+        tuple(int(n) for n in state.get("routed_units") or none),
+        float(state.get("entropy") or 0.0),
+        np.array(state.get("matrix") or [], dtype=np.float64).reshape(-1, len(pipelines)),
+    )
+
+
+def clusters(record: RunRecord) -> Section | None:
+    """Return what γ did; None of a run with one pipeline from beginning to end."""
+    history = [routing(row) for row in record.gamma]
+    if not history or max(len(one.tree) for one in history) < 2:
+        return None
+    last = history[-1]
+    has_units = bool(len(last.matrix))
+    figure, found = axes(1, 2 + has_units, 4.2 * (2 + has_units), 3.3)
+    _sizes(found[0][0], history)
+    _entropy(found[0][1], history)
+    if has_units:
+        _units(found[0][2], history)
+    for axis in found[0]:
+        axis.set_xlabel("round of any kind")
+        axis.set_xlim(0, max(1, last.round))
+        whole_numbers(axis)
+    handles, labels = found[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    caption = (
+        "The expected number of units of each pipeline, which is the sum of its column of γ, and "
+        "how unsure γ is: the mean entropy over units, 0 where all are sure of their pipeline."
+        + (
+            " Right: each unit's probability of the pipeline that has it in the end, or of the "
+            "one that this was split from."
+            if has_units
+            else ""
+        )
+    )
+    shown = [Shown("gamma", caption, figure)]
+    if any(node.parent != ROOT for node in last.tree):
+        shown.append(_tree(last))
+    tables = (_table(last), _unsure(last)) if has_units else (_table(last),)
+    return Section("Clustering", (), tuple(shown), tables)
+
+
+def _sizes(axis: Any, history: Sequence[Routing]) -> None:
+    rounds = [one.round for one in history]
+    for number, pipeline in enumerate(dict.fromkeys(p for h in history for p in h.pipelines)):
+        sizes = [
+            one.expected[one.pipelines.index(pipeline)] if pipeline in one.pipelines else np.nan
+            for one in history
+        ]
+        axis.plot(rounds, sizes, label=f"pipeline {pipeline}", marker=".", **line_style(number))
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("expected units")
+
+
+def _units(axis: Any, history: Sequence[Routing]) -> None:
+    last = history[-1]
+    own = [last.pipelines[column] for column in last.matrix.argmax(axis=1)]
+    chosen = np.linspace(0, len(own) - 1, min(len(own), MOST_LINES)).astype(int)
+    places = {pipeline: number for number, pipeline in enumerate(last.pipelines)}
+    lines = {pipeline: lineage(last.tree, pipeline) for pipeline in last.pipelines}
+    for unit in dict.fromkeys(chosen.tolist()):
+        pipeline = own[unit]
+        points = [
+            (one.round, one.matrix[unit, one.pipelines.index(number)])
+            for one in history
+            for number in lines[pipeline]
+            if number in one.pipelines and unit < len(one.matrix)
+        ]
+        axis.plot(
+            *zip(*points, strict=True), color=COLOURS[places[pipeline] % len(COLOURS)],
+            linewidth=0.6, alpha=0.4,
+        )  # fmt: skip
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_ylabel("γ of the unit's own pipeline")
+
+
+def lineage(tree: Sequence[Node], pipeline: int) -> list[int]:
+    """Return a pipeline and those that it comes from."""
+    parents = {node.number: node.parent for node in tree}
+    found = [pipeline]
+    while (parent := parents.get(found[-1], ROOT)) != ROOT and parent not in found:
+        found.append(parent)
+    return found
+
+
+def _entropy(axis: Any, history: Sequence[Routing]) -> None:
+    axis.plot([one.round for one in history], [one.entropy for one in history], color=COLOURS[0])
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("mean entropy of γ")
+
+
+def places(tree: Sequence[Node]) -> dict[int, float]:
+    """Return where each pipeline stands across: leaves in order, a parent amid its children."""
+    children: dict[int, list[int]] = {}
+    for node in sorted(tree, key=lambda one: one.number):
+        children.setdefault(node.parent, []).append(node.number)
+    found: dict[int, float] = {}
+    num_leaves = 0
+
+    def put(number: int) -> float:
+        nonlocal num_leaves
+        below = [put(child) for child in children.get(number, [])]
+        if not below:
+            num_leaves += 1
+            below = [float(num_leaves - 1)]
+        found[number] = sum(below) / len(below)
+        return found[number]
+
+    for root in children.get(ROOT, []):
+        put(root)
+    return found
+
+
+def _tree(last: Routing) -> Shown:
+    """Return the dendrogram: pipelines from the round in which they opened downward."""
+    where = places(last.tree)
+    nodes = {node.number: node for node in last.tree}
+    first = {
+        node.number: min(
+            [one.opened_round for one in last.tree if one.parent == node.number],
+            default=last.round,
+        )
+        for node in last.tree
+    }
+    leaves = len(set(where.values()))
+    figure, found = axes(1, 1, max(4.0, 0.8 * leaves + 1.5), 3.2)
+    axis = found[0][0]
+    for number, node in nodes.items():
+        x = where[number]
+        style = {"color": COLOURS[0] if node.is_active else "#888888", "linewidth": 2.0}
+        axis.plot([x, x], [node.opened_round, first[number]], **style)
+        if node.parent in nodes:
+            axis.plot([where[node.parent], x], [node.opened_round] * 2, **style)
+        words = f"{number}"
+        if number in last.pipelines:
+            words += f"\n{last.expected[last.pipelines.index(number)]:.0f} units"
+        axis.annotate(
+            words, (x, first[number]), ha="center", va="top", fontsize=8, xytext=(0, -4),
+            textcoords="offset points",
+        )  # fmt: skip
+    axis.set_ylim(last.round * 1.22 + 1, -0.02 * last.round - 0.5)
+    axis.set_xlim(min(where.values()) - 0.7, max(where.values()) + 0.7)
+    axis.set_xticks([])
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= last.round])
+    axis.set_ylabel("round of any kind")
+    caption = (
+        "The tree of pipelines: each begins with its parent's parameters in the round where its "
+        "line begins. Blue ones are active; below them the units that they expect."
+    )
+    return Shown("tree", caption, figure)
+
+
+def _table(last: Routing) -> Table:
+    rows = tuple(
+        (str(pipeline), f"{expected:.1f}", str(routed))
+        for pipeline, expected, routed in zip(
+            last.pipelines, last.expected, last.routed, strict=True
+        )
+    )
+    columns = ("pipeline", "expected units", "units routed to it")
+    return Table(f"γ after round {last.round}", columns, rows)
+
+
+def _unsure(last: Routing) -> Table:
+    order = np.argsort(last.matrix.max(axis=1), kind="stable")[:UNSURE]
+    rows = tuple(
+        (str(unit), *(f"{value:.3f}" for value in last.matrix[unit])) for unit in order.tolist()
+    )
+    return Table(
+        f"The {len(rows)} most uncertain units", ("unit", *(f"γ {p}" for p in last.pipelines)), rows
+    )
