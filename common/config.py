@@ -39,6 +39,7 @@ _MODES: Final[dict[str, tuple[str, ...]]] = {
 _PAGES: Final = {  # where the options of a section are described
     "weights": "docs/weights.md",
     "aggregation": "docs/weights.md",
+    "clustering": "docs/clustering.md",
     "task": "docs/tasks.md",
 }
 _OF_MERGING: Final = ("late_discount", "max_staleness")  # in mode quorum, where late is merge
@@ -253,10 +254,17 @@ class AggregationSection(Section):
 
 
 class ClusteringSection(Section):
-    """The clustering strategy."""
+    """The clustering strategy (docs/clustering.md)."""
 
-    name: str = _semantic("none", "none (one pipeline), or package.module:Thing.", min_length=1)
-    pipelines: int = _semantic(1, "Pipelines at the start.", ge=1, le=64)
+    name: str = _semantic(
+        "none", "none (one pipeline), kmeans, or package.module:Thing.", min_length=1
+    )
+    pipelines: int = _semantic(
+        1, "Pipelines at the start; kmeans: those that it makes.", ge=1, le=64
+    )
+    max_pipelines: int | None = _semantic(
+        None, "Most active pipelines that a strategy may open; null: `pipelines`.", ge=1, le=64
+    )
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the strategy.")
 
 
@@ -410,11 +418,7 @@ def check(config: RunConfig) -> RunConfig:
     check_adaptation(config.algorithm)
     _check_sync(config)
     _check_faults(config)
-    if config.clustering.name == "none" and config.clustering.pipelines != 1:
-        raise ConfigError(
-            f"clustering.pipelines {config.clustering.pipelines} with clustering.name 'none': "
-            "it has one pipeline. Set pipelines to 1."
-        )
+    _check_clustering(config.clustering)
     check_outer(config.outer, config.run.rounds)
     return config
 
@@ -453,6 +457,31 @@ def quorum_of(config: RunConfig) -> int:
     """Return K of the quorum mode: as set, or all slots but a fifth of them (at least one)."""
     slots, quorum = config.topology.slots, config.sync.quorum
     return quorum if quorum is not None else max(1, slots - max(1, slots // 5))
+
+
+def most_pipelines(config: RunConfig) -> int:
+    """Return how many pipelines may be active at a time."""
+    return config.clustering.max_pipelines or config.clustering.pipelines
+
+
+def _check_clustering(section: ClusteringSection) -> None:
+    if section.name == "none" and section.pipelines != 1:
+        raise ConfigError(
+            f"clustering.pipelines {section.pipelines} with clustering.name 'none': "
+            "it has one pipeline. Set pipelines to 1."
+        )
+    if section.max_pipelines is None:
+        return
+    if section.name == "none":
+        raise ConfigError(
+            f"clustering.max_pipelines {section.max_pipelines} with clustering.name 'none': "
+            "it has one pipeline. Leave max_pipelines out."
+        )
+    if section.max_pipelines < section.pipelines:
+        raise ConfigError(
+            f"clustering.max_pipelines {section.max_pipelines} is below clustering.pipelines "
+            f"{section.pipelines}. Raise it."
+        )
 
 
 def _check_sync(config: RunConfig) -> None:

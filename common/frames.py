@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dmaml.common.errors import ProtocolError
 from dmaml.common.items import ItemKind, Token, WorkItem
 from dmaml.common.layout import MAX_TENSORS, Flat, Layout, TensorSpec
+from dmaml.common.probes import Observation, Probe, ProbeKind
 from dmaml.v1 import meta_model_pb2 as pb
 
 MAX_UNARY_BYTES: Final = 4 * 1024**2
@@ -154,6 +155,7 @@ def item_to_proto(item: WorkItem) -> pb.WorkItem:
         part=item.part,
         index=item.index,
         base_version=item.base_version,
+        gamma_version=item.gamma_version,
     )
 
 
@@ -175,6 +177,7 @@ def item_from_proto(message: pb.WorkItem) -> WorkItem:
         message.part,
         message.index,
         message.base_version,
+        message.gamma_version,
     )
 
 
@@ -209,6 +212,66 @@ def table_from_proto(message: pb.MetricTable) -> NDArray[np.float64]:
             f"{message.num_tasks} x {message.num_columns}."
         )
     return values.reshape(message.num_tasks, message.num_columns)
+
+
+def probe_to_proto(probe: Probe) -> pb.Probe:
+    """Return the message of what a PROBE round asks for."""
+    return pb.Probe(
+        kind=int(probe.kind),
+        pipeline=probe.pipeline,
+        samples=probe.samples,
+        tasks=probe.tasks,
+        dims=probe.dims,
+    )
+
+
+def probe_from_proto(message: pb.Probe) -> Probe:
+    """Return what a PROBE round asks for.
+
+    Raises:
+        ProtocolError: unknown kind.
+    """
+    try:
+        kind = ProbeKind(message.kind)
+    except ValueError:
+        raise ProtocolError(f"probe of unknown kind {message.kind}.") from None
+    return Probe(kind, message.pipeline, message.samples, message.tasks, message.dims)
+
+
+def observation_to_proto(observation: Observation) -> pb.ObservationHeader:
+    """Return what describes an observation's values, which are the payload."""
+    return pb.ObservationHeader(
+        num_units=observation.num_units,
+        units=observation.units.tolist(),
+        num_columns=observation.values.shape[1],
+    )
+
+
+def observation_from_proto(message: pb.ObservationHeader, flat: Flat) -> Observation:
+    """Return the observation of a header and its payload.
+
+    Raises:
+        ProtocolError: the sizes do not go together, or a unit is none of the source's.
+    """
+    require_observation(message, flat.size)
+    columns = message.num_columns
+    units = np.array(message.units, dtype=np.int64)
+    rows = flat.size // columns if columns else 0
+    return Observation(message.num_units, units, flat.reshape(rows, columns))
+
+
+def require_observation(message: pb.ObservationHeader, num_elements: int) -> None:
+    """Raise unless a header describes a payload of so many values; see `observation_from_proto`."""
+    columns, groups = message.num_columns, len(message.units)
+    rows = num_elements // columns if columns else 0
+    if rows * columns != num_elements or (rows % groups if groups else rows):
+        raise ProtocolError(
+            f"observation refused: {num_elements} values for {groups} units in rows of {columns}."
+        )
+    if groups and max(message.units) >= message.num_units:
+        raise ProtocolError(
+            f"observation refused: unit {max(message.units)} of {message.num_units}."
+        )
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

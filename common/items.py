@@ -66,6 +66,7 @@ class WorkItem:
         index: number of the round among those of its kind.
         base_version: version of the parameters it is computed from. It says how, not which: in
             async mode an item that is handed out once more starts from newer ones.
+        gamma_version: of the γ that its tasks are routed by.
     """
 
     round: int
@@ -75,6 +76,7 @@ class WorkItem:
     part: int
     index: int
     base_version: int = field(compare=False)
+    gamma_version: int = field(default=0, compare=False)
 
     _hash: ClassVar[int]  # made once, for the core looks items up a lot
 
@@ -92,8 +94,9 @@ class WorkItem:
     def based_on(self, version: int) -> WorkItem:
         """Return the same item, to be computed from another version."""
         return WorkItem(
-            self.round, self.kind, self.pipeline, self.slot, self.part, self.index, version
-        )
+            self.round, self.kind, self.pipeline, self.slot, self.part, self.index, version,
+            self.gamma_version,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         place = f"pipeline {self.pipeline}, slot {self.slot}, part {self.part}"
@@ -127,3 +130,9 @@ def evaluate_tasks(config: RunConfig, item: WorkItem) -> range:
     """Return the numbers of the validation tasks of an EVALUATE item (may be empty)."""
     slots, parts = config.topology.slots, config.topology.parts
     return block(config.evaluation.tasks, slots * parts, item.slot * parts + item.part)
+
+
+def probe_share(config: RunConfig, item: WorkItem, count: int) -> range:
+    """Return an item's share of the `count` units or tasks of a PROBE round (may be empty)."""
+    slots, parts = config.topology.slots, config.topology.parts
+    return block(count, slots * parts, item.slot * parts + item.part)

@@ -40,6 +40,7 @@ class Kind(enum.IntEnum):
     FAULT = 12
     CONTROL = 13
     CALIBRATE = 14
+    PROJECTION = 15
 
 
 class _NoEntropy(ISeedSequence):

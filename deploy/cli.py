@@ -367,6 +367,18 @@ def report(
 
 
 @app.command()
+def cluster(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    data_dir: DataDir = None,
+    json_output: Json = False,
+) -> None:
+    """Show a run's clustering: pipelines, their tree, recovery of the true origins."""
+    from dmaml.deploy.cluster import show
+
+    show(run, data_dir, json_output)
+
+
+@app.command()
 def repro(
     name: Annotated[
         str | None, typer.Argument(help="Name of an experiment; without it they are listed.")

@@ -118,7 +118,7 @@ def check_work(config: RunConfig, data_dir: Path | None) -> None:
 
     weights.build(config.weights)
     aggregation.check(config)
-    clustering.build(config.clustering)
+    clustering.build(config)
     answerer = Answerer(config, data_dir)
     try:
         _try_model(config, answerer)

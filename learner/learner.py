@@ -22,6 +22,7 @@ from dmaml.common.seeds import Kind
 from dmaml.learner import exports
 from dmaml.learner.adapted import Adapted, by_support_loss
 from dmaml.learner.inputs import Given, Inputs
+from dmaml.worker import routing
 from dmaml.worker.algorithms.adapted import plain
 from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer, params_of
@@ -48,12 +49,12 @@ class Paths:
 
 @final
 class Learner:
-    """A run at one version.
+    """A run at one version: its meta-model, or those of its pipelines.
 
     Attributes:
         config: the run's configuration.
         pipelines: named tensors, float32, by pipeline.
-        params: those of the first pipeline, which `evaluate` takes.
+        params: those of the first pipeline.
         version: TRAIN rounds that they have seen.
         theta_sha256: digest of the parameters of all pipelines.
     """
@@ -205,7 +206,8 @@ class Learner:
     ) -> dict[str, Any]:
         """Return mean and 95 % half-width of every metric after 0 .. steps adaptation steps.
 
-        The tasks are fixed by the run's seed: the same number gives the same tasks.
+        The tasks are fixed by the run's seed: the same number gives the same tasks. Where there
+        are several pipelines, each task goes to the one that fits its support set best.
 
         Args:
             tasks: how many, >= 1.
@@ -296,11 +298,12 @@ class Learner:
         kind = Kind.TEST if split == "test" else Kind.EVALUATE
         parts: dict[str, list[NDArray[np.float64]]] = {}
         torch.set_num_threads(self.config.run.threads)
-        params = self._answerer.calibrated(self.params)
+        thetas = [self._answerer.calibrated(self.pipelines[one]) for one in sorted(self.pipelines)]
         for start in range(0, tasks, CHUNK):
             numbers = range(start, min(start + CHUNK, tasks))
             batch = self._answerer.evaluation_tasks(kind, split, numbers, k)
-            evaluation = self._answerer.algorithm.evaluate(params, batch, steps)
+            algorithm = self._answerer.algorithm
+            evaluation = routing.evaluate(algorithm, thetas, batch, steps)
             for name, table in evaluation.metrics.items():
                 parts.setdefault(name, []).append(table)
         return {name: np.concatenate(tables) for name, tables in parts.items()}

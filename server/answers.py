@@ -6,9 +6,13 @@ import math
 from typing import final
 
 from dmaml.common.config import RunConfig
+from dmaml.common.errors import RunFailedError
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.layout import Flat, Layout
+from dmaml.common.probes import Observation, Probe
 from dmaml.server import aggregation
+from dmaml.server.clustering.clusterer import Clusterer
+from dmaml.server.clustering.probing import gamma_row, gathered
 from dmaml.server.combine import (
     Combined,
     Computed,
@@ -37,14 +41,17 @@ class Answers:
         parameters: Parameters,
         generators: PerPipeline,
         shelf: Shelf,
+        clusterer: Clusterer,
     ) -> None:
         self._config = config
         self._parameters = parameters
         self._generators = generators
         self._rule = aggregation.build(config.aggregation)
         self._shelf = shelf
+        self._clusterer = clusterer
         self._tables: dict[WorkItem, Tables] = {}
         self._layouts: dict[WorkItem, Layout] = {}
+        self._observations: dict[WorkItem, Observation] = {}
 
     def num_required(self, num_voids: int) -> int:
         """Return how many contributions a commit needs beside so many that are void."""
@@ -54,28 +61,47 @@ class Answers:
         """Reserve a round's places, once the model's size is known."""
         self._shelf.open(self._parameters.layout.size)
 
-    def keep(self, item: WorkItem, flat: Flat, tables: Tables, layout: Layout | None) -> None:
+    def keep(
+        self,
+        item: WorkItem,
+        flat: Flat,
+        tables: Tables,
+        layout: Layout | None,
+        observation: Observation | None = None,
+    ) -> None:
         """Keep one answer until its round is combined."""
-        if item.kind is ItemKind.TRAIN:
-            self._shelf.put(item, flat)
+        if observation is not None:
+            self._observations[item] = observation
+        elif item.kind is ItemKind.TRAIN:
+            if flat.size:  # else its pipeline sits out
+                self._shelf.put(item, flat)
         elif item.kind is ItemKind.INIT and layout is not None:
             self._layouts[item] = layout
             self._shelf.keep(item, flat)
         else:
             self._tables[item] = tables
 
-    def combine(self, commit: Commit) -> Computed:
-        """Combine a commit's answers, move the parameters and stage them, forget the answers."""
-        computed = {
-            ItemKind.INIT: self._init,
-            ItemKind.TRAIN: self._train,
-            ItemKind.EVALUATE: self._evaluate,
-        }[commit.kind](commit)
+    def combine(self, commit: Commit, probe: Probe | None = None, trained: int = 0) -> Computed:
+        """Combine a commit's answers, move the parameters and stage them, forget the answers.
+
+        Args:
+            probe: what a PROBE round asked for.
+            trained: TRAIN rounds before it.
+        """
+        if commit.kind is ItemKind.PROBE and probe is not None:
+            computed = self._probe(commit, probe, trained)
+        else:
+            computed = {
+                ItemKind.INIT: self._init,
+                ItemKind.TRAIN: self._train,
+                ItemKind.EVALUATE: self._evaluate,
+            }[commit.kind](commit)
         items = [head.item for head in commit.heads]
         self._shelf.forget(items)
         for item in items:
             self._tables.pop(item, None)
             self._layouts.pop(item, None)
+            self._observations.pop(item, None)
         return computed
 
     def _init(self, commit: Commit) -> Computed:
@@ -86,9 +112,17 @@ class Answers:
         return Computed()
 
     def _train(self, commit: Commit) -> Computed:
-        alive = counted(commit.heads, commit.voids)
+        counting = counted(commit.heads, commit.voids)
+        alive = [head for head in counting if head.num_tasks]
+        sat_out = frozenset(head.item.pipeline for head in counting if not head.num_tasks)
+        if sat_out and not alive and self._config.sync.mode != "async":
+            raise RunFailedError(
+                f"γ version {commit.gamma_version} leaves no pipeline enough units for task.n_way "
+                f"{self._config.task.n_way}: nothing can be trained. Lower task.n_way or "
+                "clustering.pipelines."
+            )
         if not alive:
-            return Computed()
+            return Computed(sat_out=sat_out)
         staleness = dict(zip([h.item for h in commit.heads], commit.staleness, strict=True))
         by_pipeline: dict[int, list[Head]] = {}
         for head in alive:
@@ -124,7 +158,7 @@ class Answers:
         figures = {
             p: Figures(num_tasks[p], one.norm, one.weight_entropy) for p, one in done.items()
         }
-        return Computed(row, figures, lr)
+        return Computed(row, figures, lr, sat_out)
 
     def _evaluate(self, commit: Commit) -> Computed:
         row = {
@@ -134,3 +168,13 @@ class Answers:
             "metrics": evaluation_metrics([self._tables[head.item] for head in commit.heads]),
         }
         return Computed(row)
+
+    def _probe(self, commit: Commit, probe: Probe, trained: int) -> Computed:
+        pipelines = self._clusterer.gamma.pipelines
+        answers = [self._observations[head.item] for head in commit.heads]
+        before = self._clusterer.gamma.version
+        gamma = self._clusterer.observe(gathered(answers, probe, pipelines, trained))
+        self._parameters.follow(gamma)
+        self._generators.follow(gamma)
+        self._parameters.stage(commit.version)
+        return Computed(gamma_row(gamma) if gamma.version != before else None)

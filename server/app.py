@@ -147,7 +147,7 @@ def check_plug_ins(config: RunConfig) -> None:
     """
     weights.build(config.weights)
     aggregation.check(config)
-    clustering.build(config.clustering)
+    clustering.build(config)
 
 
 def _use_one_thread() -> None:

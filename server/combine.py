@@ -67,11 +67,13 @@ class Computed:
         row: for the run's record; None for INIT, and where every answer is void.
         figures: by pipeline; of TRAIN only.
         learning_rate: of the outer step; of TRAIN only.
+        sat_out: pipelines that did not train, for γ leaves them too few units; of TRAIN only.
     """
 
     row: dict[str, Any] | None = None
     figures: dict[int, Figures] = field(default_factory=dict)
     learning_rate: float | None = None
+    sat_out: frozenset[int] = frozenset()
 
     @property
     def num_tasks(self) -> int:

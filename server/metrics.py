@@ -20,8 +20,8 @@ from prometheus_client import (
 )
 
 from dmaml.common.frames import WIRE_DTYPES
+from dmaml.common.gamma import Gamma
 from dmaml.common.items import ItemKind, Outcome, RunState
-from dmaml.server.clustering.base import Gamma
 from dmaml.server.combine import Computed
 from dmaml.server.core.actions import Commit, Head
 from dmaml.server.core.membership import WORKER_STATES
@@ -29,7 +29,7 @@ from dmaml.server.series import NO_VALUE, Group
 
 EVENTS: Final = (
     "joined", "left", "lost", "lease_expired", "refused", "void", "speculated",
-    "paused", "resumed", "draining", "finished", "failed",
+    "paused", "resumed", "draining", "finished", "failed", "sat_out",
 )  # fmt: skip
 VALIDATION: Final = (  # of our own algorithms
     "accuracy", "accuracy_inductive", "adaptation_delta", "loss", "mse", "return",
@@ -91,6 +91,7 @@ class Metrics:
         for pipeline in set(gamma.pipelines) - self._pipelines:
             self._pipelines.add(pipeline)
             self.tasks.labels(str(pipeline))
+            self.sat_out.labels(str(pipeline))
             self.norm.labels(str(pipeline)).set(NO_VALUE)
             self.entropy.labels(str(pipeline)).set(NO_VALUE)
 
@@ -281,6 +282,11 @@ class Metrics:
         self.num_pipelines = group.gauge(
             "dmaml_pipelines", "pipelines", "Active pipelines, 1 or more once the run is served."
         )
+        self.sat_out = group.counter(
+            "dmaml_pipeline_sat_out_total", "rounds",
+            "TRAIN commits that a pipeline sat out, for gamma leaves it too few units.",
+            _PER_PIPELINE,
+        )  # fmt: skip
         self.gamma_version = group.gauge(
             "dmaml_gamma_version", "changes", "Version of the matrix gamma, raised by each change."
         )

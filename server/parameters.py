@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dmaml.common.checkpoint import Checkpoint, Tensors, layout_of
 from dmaml.common.errors import DivergedError, ProtocolError
+from dmaml.common.gamma import Gamma
 from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.common.outer import OuterSection
 from dmaml.server.outer import Outer
@@ -97,6 +98,14 @@ class Parameters:
                 f"{self._config.name!r} at rate {lr:g} along a gradient of norm "
                 f"{norm_of(gradient):g}. Nothing was committed. Lower outer.lr and start a new run."
             )
+
+    def follow(self, gamma: Gamma) -> None:
+        """Open the pipelines that γ has anew, each as its parent is now; forget retired ones."""
+        parents = {node.number: node.parent for node in gamma.nodes}
+        before = self._outers
+        self._outers = {
+            p: before[p] if p in before else before[parents[p]].copy() for p in gamma.pipelines
+        }
 
     def stage(self, version: int) -> None:
         """Make a version of the parameters of now, to be published later."""

@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS rounds (
     duration_s REAL NOT NULL,   -- from opening to commit
     timings TEXT NOT NULL,      -- JSON: the server's phases -> seconds
     items TEXT NOT NULL,        -- JSON: per item who did it, phases in seconds
-    at REAL NOT NULL            -- Unix time of the commit
+    at REAL NOT NULL,           -- Unix time of the commit
+    gamma_version INTEGER NOT NULL DEFAULT 0  -- of the γ that routed its tasks
 );
 CREATE TABLE IF NOT EXISTS evaluations (
     round INTEGER PRIMARY KEY,
@@ -33,12 +34,13 @@ CREATE TABLE IF NOT EXISTS evaluations (
     num_tasks INTEGER NOT NULL,
     metrics TEXT NOT NULL,      -- JSON: name -> {mean, ci95}, lists by adaptation step
     duration_s REAL NOT NULL,
-    at REAL NOT NULL
+    at REAL NOT NULL,
+    gamma_version INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS gamma (
-    version INTEGER PRIMARY KEY,
-    round INTEGER NOT NULL,
-    state TEXT NOT NULL         -- JSON
+    version INTEGER PRIMARY KEY,  -- of γ
+    round INTEGER NOT NULL,     -- commits of every kind before it
+    state TEXT NOT NULL         -- JSON: phase, pipelines, tree, units of each, entropy in nats
 );
 CREATE TABLE IF NOT EXISTS worker_events (
     id INTEGER PRIMARY KEY,
@@ -66,6 +68,16 @@ class Record:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Bring tables of an earlier version to the schema."""
+        for table in ("rounds", "evaluations"):
+            known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            if "gamma_version" not in known:
+                self._db.execute(
+                    f"ALTER TABLE {table} ADD COLUMN gamma_version INTEGER NOT NULL DEFAULT 0"
+                )
 
     def replay(self, done_rounds: int, rows: Iterable[Row]) -> None:
         """Bring the record to the state of a checkpoint: upsert its rows, delete later ones."""

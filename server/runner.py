@@ -19,11 +19,12 @@ import numpy as np
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import DivergedError, DmamlError, RunFailedError, SnapshotGoneError
+from dmaml.common.gamma import Gamma
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
-from dmaml.server import clustering
+from dmaml.common.probes import Observation, Probe
 from dmaml.server.answers import Answers
-from dmaml.server.clustering.base import Gamma
+from dmaml.server.clustering.clusterer import Clusterer
 from dmaml.server.combine import Computed, Tables
 from dmaml.server.core.actions import (
     Commit,
@@ -39,6 +40,7 @@ from dmaml.server.core.actions import (
 from dmaml.server.core.membership import Hello, Session
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.rounds import Core
+from dmaml.server.core.sequence import Routes
 from dmaml.server.history import History
 from dmaml.server.metrics import Metrics
 from dmaml.server.parameters import NUM_KEPT, Parameters, Snapshot, Snapshots
@@ -63,31 +65,34 @@ class Runner:
         self.metrics = metrics
         self.folder = storage.folder
         self._generators = PerPipeline(self.config)
-        self._strategy = clustering.build(self.config.clustering)
-        self._clustering_state = self._strategy.initial()
+        latest = storage.latest
+        self._clusterer = Clusterer(self.config, latest)
         num_kept = NUM_KEPT if self.config.sync.mode == "async" else 1
         self.parameters = Parameters(self.config.outer, num_kept)
         self._answers = Answers(
-            self.config, self.parameters, self._generators, Shelf(self.config, storage.folder)
+            self.config,
+            self.parameters,
+            self._generators,
+            Shelf(self.config, storage.folder),
+            self._clusterer,
         )
-        latest = storage.latest
         memory = None
         if latest is not None:
             memory = memory_of(latest.meta)
             self.parameters.load(latest)
             self._generators.load(latest.meta["weights"])
-            self._clustering_state = latest.meta["clustering"]
             self._answers.open()
         self.core = Core(
             self.config,
             storage.epoch,
             memory,
-            self._strategy.route(self._clustering_state).pipelines,
-            lambda: self._strategy.plan(self._clustering_state),
+            Routes(self.gamma.version, self.gamma.pipelines),
+            self._kind_after,
             tag=f"-{secrets.token_hex(3)}",
             num_required=self._answers.num_required,
         )
         self.history = History(latest.meta if latest else None)
+        self._sat_out: frozenset[int] = frozenset()
         self._calls: dict[tuple[str, str], asyncio.Future[Answered]] = {}
         self._numeric = ThreadPoolExecutor(1, "numeric")
         self._writer = Writer(storage, self.parameters, self._numeric, self.core.progress.commits)
@@ -203,6 +208,7 @@ class Runner:
         decode: Callable[[], Flat | None],
         tables: Tables,
         layout: Layout | None,
+        observe: Callable[[Flat], Observation] | None = None,
     ) -> Verdict:
         """Take an answer whose payload has arrived.
 
@@ -211,6 +217,7 @@ class Runner:
                 runs on the numeric thread where it is large.
             tables: figures of an EVALUATE item.
             layout: of an INIT item.
+            observe: makes the observation of a PROBE item's payload.
         """
         if head.num_bytes <= INLINE_BYTES:
             flat, norm = _checked(decode)
@@ -224,7 +231,8 @@ class Runner:
             head = head._replace(norm=norm)
             fresh = self.core.judge(head) is None
             if fresh:
-                self._answers.keep(head.item, flat, tables, layout)
+                observation = observe(flat) if observe is not None else None
+                self._answers.keep(head.item, flat, tables, layout, observation)
             is_finite = bool(np.isfinite(norm))
             verdict = self._event(lambda now: self.core.deliver(now, head, is_finite))
             if fresh and verdict.outcome in TAKEN:
@@ -279,7 +287,17 @@ class Runner:
     @property
     def gamma(self) -> Gamma:
         """γ now."""
-        return self._strategy.route(self._clustering_state)
+        return self._clusterer.gamma
+
+    @property
+    def probe(self) -> Probe | None:
+        """What the PROBE round in progress asks for; None where none is."""
+        first = self.core.round
+        is_probing = first is not None and first.kind is ItemKind.PROBE
+        return self._clusterer.plan(self.core.progress) if is_probing else None
+
+    def _kind_after(self, progress: Progress) -> ItemKind:
+        return ItemKind.TRAIN if self._clusterer.plan(progress) is None else ItemKind.PROBE
 
     # -- the core's wishes -------------------------------------------------------------------
 
@@ -371,31 +389,55 @@ class Runner:
             await asyncio.wait([self._saving])
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        computed = await loop.run_in_executor(self._numeric, self._answers.combine, commit)
+        before = self.core.progress
+        probe = self.probe if commit.kind is ItemKind.PROBE else None
+        computed = await loop.run_in_executor(
+            self._numeric, self._answers.combine, commit, probe, before.trained
+        )
         now = time.monotonic()
         row = computed.row
         size = self.parameters.layout.size if commit.kind is ItemKind.INIT else None
         staged = self.parameters.staged
         digests = {p: s.digest for p, s in staged.items()}
-        before = self.core.progress
-        self.core.committed(now, commit.number, digests, computed.num_tasks, size)
+        gamma = self._clusterer.adopt()
+        routes = Routes(gamma.version, gamma.pipelines)
+        self.core.committed(now, commit.number, digests, computed.num_tasks, size, routes)
         progress = self.core.progress
         self._committed = staged
         if not self.core.is_durable_first:
             self.parameters.publish(staged)
         if row is not None:
-            row |= {
-                "round": commit.number,
-                "version": progress.version,
-                "duration_s": now - commit.opened_at,
-                "at": time.time(),
-            }
+            row |= {"round": commit.number}
+            if commit.kind is not ItemKind.PROBE:
+                row |= {
+                    "version": progress.version,
+                    "gamma_version": commit.gamma_version,
+                    "duration_s": now - commit.opened_at,
+                    "at": time.time(),
+                }
             if commit.kind is ItemKind.TRAIN:
                 timings = {"commit_s": now - started}
                 row |= {"tasks_seen": progress.tasks_seen, "timings": timings}
             self.history.add(commit.kind, row)
+        if commit.kind is ItemKind.TRAIN:
+            self._note_who_sat_out(commit, computed.sat_out)
         self._dispatch()
         self._count(commit, computed, started, now, progress.round - before.round)
+
+    def _note_who_sat_out(self, commit: Commit, sat_out: frozenset[int]) -> None:
+        """Say so where pipelines begin to sit rounds out; every round is counted."""
+        for pipeline in sorted(sat_out):
+            self.metrics.sat_out.labels(str(pipeline)).inc()
+        for pipeline in sorted(sat_out - self._sat_out):
+            self._note(
+                Note(
+                    "sat_out",
+                    f"pipeline {pipeline} sits out: γ version {commit.gamma_version} leaves it too "
+                    f"few units for task.n_way {self.config.task.n_way}",
+                    is_warning=True,
+                )
+            )
+        self._sat_out = sat_out
 
     def _publish(self) -> None:
         """Publish the last version of those that are durable by now."""
@@ -422,11 +464,12 @@ class Runner:
         """Capture the state now and write it, after the checkpoint that is being written."""
         history, is_best = self.history.take()
         meta = capture_meta(self.core, self._plain_config) | history
-        meta |= {"weights": self._generators.state(), "clustering": self._clustering_state}
+        meta |= {"weights": self._generators.state(), "clustering": self._clusterer.values()}
         progress = self.core.progress
         if self.core.is_durable_first:
             self._staged[progress.commits] = self._committed
-        captured = self._writer.capture(progress.commits, meta, is_best)
+        arrays = self._clusterer.tensors()
+        captured = self._writer.capture(progress.commits, meta, arrays, is_best)
         self._saving = self._spawn(self._write(captured, progress, self._saving))
         return self._saving
 

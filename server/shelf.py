@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmaml.common.config import RunConfig
+from dmaml.common.config import RunConfig, most_pipelines
 from dmaml.common.errors import ConfigError
 from dmaml.common.items import WorkItem
 from dmaml.common.layout import Flat
@@ -95,4 +95,4 @@ def num_rows(config: RunConfig) -> int:
     sync = config.sync
     rounds = {"sync": 1, "quorum": 3 if sync.late == "merge" else 1, "async": sync.window}
     slots = config.topology.slots * config.topology.parts
-    return slots * config.clustering.pipelines * rounds[sync.mode]
+    return slots * most_pipelines(config) * rounds[sync.mode]

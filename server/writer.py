@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from dmaml.common.checkpoint import Checkpoint
+from dmaml.common.checkpoint import Checkpoint, Tensors
 from dmaml.common.errors import RunFailedError
 from dmaml.server.core.actions import Note, Save
 from dmaml.server.parameters import Parameters
@@ -57,18 +57,22 @@ class Writer:
             return save.must or (is_cheap and not is_saving)
         return save.must or save.progress.commits - self._captured >= self._every
 
-    def capture(self, number: int, meta: dict[str, Any], is_best: bool) -> Captured:
+    def capture(
+        self, number: int, meta: dict[str, Any], arrays: Tensors, is_best: bool
+    ) -> Captured:
         """Capture the state now: before the numeric thread begins the next commit.
 
         Args:
             number: commits of every kind done.
             meta: what it keeps beside the parameters, JSON values.
+            arrays: the same, arrays that nobody changes.
         """
         self._captured = number
 
         def capture() -> tuple[Checkpoint, bool]:
             layout = {"layout": self._parameters.layout_json()}
-            return Checkpoint(number, self._parameters.tensors(), meta | layout), is_best
+            tensors = self._parameters.tensors() | arrays
+            return Checkpoint(number, tensors, meta | layout), is_best
 
         return asyncio.get_running_loop().run_in_executor(self._numeric, capture)
 

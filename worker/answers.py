@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, final
 
 import numpy as np
@@ -12,15 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from dmaml.common.config import RunConfig, evaluation_shape
-from dmaml.common.errors import ProtocolError
+from dmaml.common.errors import ConfigError, DataError, ProtocolError
+from dmaml.common.gamma import Gamma, single
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks, train_tasks
 from dmaml.common.layout import Flat, Layout
+from dmaml.common.probes import Observation, Probe
 from dmaml.common.seeds import Kind, stream
-from dmaml.worker import algorithms, tasks
+from dmaml.worker import algorithms, probes, routing, tasks
 from dmaml.worker.algorithms.base import Algorithm, Context
 from dmaml.worker.faults import has_fault, scaled, with_shuffled_labels
 from dmaml.worker.models.base import Params
-from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource
+from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
 from dmaml.worker.tasks.episodes import require_episode
 
 
@@ -29,9 +33,11 @@ class Answer:
     """What is pushed.
 
     Attributes:
-        flat: gradient (TRAIN) or parameters (INIT), float32 `[d]`; empty for EVALUATE.
+        flat: gradient (TRAIN) or parameters (INIT), float32 `[d]`; the values of an observation
+            (PROBE); empty for EVALUATE, and where γ leaves a pipeline too few units.
         layout: of INIT.
         tables: of EVALUATE, float64 `[tasks, steps + 1]` by metric.
+        observation: of PROBE.
     """
 
     flat: Flat
@@ -40,11 +46,13 @@ class Answer:
     num_tasks: int = 0
     layout: Layout | None = None
     tables: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    observation: Observation | None = None
 
 
 CALIBRATION: Final = 1000  # examples of training tasks, at least
 
 _EMPTY: Flat = np.empty(0, dtype="<f4")
+NOTHING: Final[Mapping[int, Flat]] = MappingProxyType({})
 
 
 @final
@@ -55,6 +63,7 @@ class Answerer:
         self._config = config
         self.source: TaskSource = tasks.build(config, data_dir)
         require_tasks(config, self.source)
+        require_no_control(config, self.source)
         num_outputs = self.source.num_outputs(config.task.n_way)
         self.algorithm: Algorithm = algorithms.build(
             config,
@@ -66,20 +75,42 @@ class Answerer:
             getattr(self.source, "environments", None),
         )
 
-    def draw(self, item: WorkItem) -> list[TaskBatch]:
-        """Return the item's batches: one per local step of TRAIN, one of EVALUATE, none of INIT."""
+    def draw(self, item: WorkItem, gamma: Gamma | None = None) -> list[TaskBatch]:
+        """Return the item's batches: one per local step of TRAIN, one of EVALUATE, no others.
+
+        TRAIN draws from the units that γ routes to its pipeline (None: all); where these are too
+        few for a task there are no batches.
+        """
         config = self._config
         if item.kind is ItemKind.TRAIN:
             steps = config.algorithm.local_steps
             numbers = train_tasks(config, item)
-            return [self._train(item, item.index * steps + e, numbers) for e in range(steps)]
+            units = self.source.split("train")
+            if gamma is None or not len(gamma.matrix):
+                return [
+                    self._train(item, item.index * steps + e, numbers, units) for e in range(steps)
+                ]
+            own = gamma.route(units, item.pipeline)
+            try:
+                return [
+                    self._train(item, item.index * steps + e, numbers, own) for e in range(steps)
+                ]
+            except DataError:  # of all the units a task can be drawn: these are too few
+                return []
         if item.kind is ItemKind.EVALUATE:
             split = config.evaluation.split
             return [self.evaluation_tasks(Kind.EVALUATE, split, evaluate_tasks(config, item))]
         return []
 
     def answer(
-        self, item: WorkItem, theta: Flat, layout: Layout | None, batches: list[TaskBatch]
+        self,
+        item: WorkItem,
+        theta: Flat,
+        layout: Layout | None,
+        batches: list[TaskBatch],
+        others: Mapping[int, Flat] = NOTHING,
+        probe: Probe | None = None,
+        gamma: Gamma | None = None,
     ) -> Answer:
         """Return the answer.
 
@@ -87,6 +118,9 @@ class Answerer:
             theta: the parameters of the item's base version, float32 `[d]` (not of INIT).
             layout: their layout.
             batches: what `draw` gave.
+            others: those of the other pipelines, by id (PROBE and EVALUATE only).
+            probe: what a PROBE item asks for.
+            gamma: the item's γ; None: there is one pipeline.
         """
         if item.kind is ItemKind.INIT:
             return self._init(item)
@@ -95,11 +129,19 @@ class Answerer:
         params = params_of(layout, theta)
         if item.kind is ItemKind.TRAIN:
             return self._contribute(item, params, layout, batches)
+        thetas = {item.pipeline: params} | {p: params_of(layout, t) for p, t in others.items()}
         if item.kind is ItemKind.EVALUATE:
             steps = self._config.evaluation.steps
-            found = self.algorithm.evaluate(self.calibrated(params), batches[0], steps).metrics
+            every = [self.calibrated(thetas[pipeline]) for pipeline in sorted(thetas)]
+            found = routing.evaluate(self.algorithm, every, batches[0], steps).metrics
             return Answer(_EMPTY, num_tasks=batches[0].num_tasks, tables=found)
-        raise ProtocolError(f"{item}: this version does not answer {item.kind.name} items.")
+        if probe is None:
+            raise ProtocolError(f"{item} came without what it asks for.")
+        observation = probes.observe(
+            self._config, self.source, self.algorithm, item, probe, gamma or single(), thetas
+        )
+        flat = observation.values.ravel()
+        return Answer(flat, num_tasks=len(observation.units), observation=observation)
 
     def evaluation_tasks(
         self,
@@ -129,11 +171,10 @@ class Answerer:
         calibrated: Params = calibrate(params, batch)
         return calibrated
 
-    def _train(self, item: WorkItem, index: int, numbers: range) -> TaskBatch:
+    def _train(self, item: WorkItem, index: int, numbers: range, units: Units) -> TaskBatch:
         config = self._config
         seed, pipeline = config.run.seed, item.pipeline
         streams = [stream(seed, Kind.TRAIN, index, pipeline, j) for j in numbers]
-        units = self.source.split("train")
         task = config.task
         batch = self.source.sample(streams, units, task.n_way, task.k_shot, task.k_query)
         if has_fault(config.faults, item, "shuffled_labels"):
@@ -144,6 +185,8 @@ class Answerer:
     def _contribute(
         self, item: WorkItem, params: Params, layout: Layout, batches: list[TaskBatch]
     ) -> Answer:
+        if not batches:
+            return Answer(_EMPTY)
         config = self._config
         place = item.slot * config.topology.parts + item.part
         own = stream(config.run.seed, Kind.CONTEXT, item.index, item.pipeline, place)
@@ -181,3 +224,16 @@ def require_tasks(config: RunConfig, source: TaskSource) -> None:
         require_episode(source, evaluation.split, *shape, evaluation.k_query)
     if evaluation.test_tasks:
         require_episode(source, "test", *shape, evaluation.k_query)
+
+
+def require_no_control(config: RunConfig, source: TaskSource) -> None:
+    """Raise where control tasks are to be clustered.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if source.kind == "control" and config.clustering.name != "none":
+        raise ConfigError(
+            f"clustering.name {config.clustering.name!r} with task.source {config.task.source!r}: "
+            "control tasks cannot be probed. Set clustering.name to none."
+        )

@@ -18,9 +18,12 @@ from dmaml.common import config as configuration
 from dmaml.common import frames
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ProtocolError, SessionLostError, error_of
+from dmaml.common.gamma import Gamma
 from dmaml.common.items import ItemKind, Outcome, Token, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
-from dmaml.v1 import control_pb2, meta_model_pb2
+from dmaml.common.probes import Probe
+from dmaml.v1 import clustering_pb2, control_pb2, meta_model_pb2
+from dmaml.v1.clustering_pb2_grpc import ClusteringStub
 from dmaml.v1.control_pb2_grpc import ControlStub
 from dmaml.v1.meta_model_pb2_grpc import MetaModelStub
 from dmaml.worker.answers import Answer
@@ -43,13 +46,17 @@ class Theta:
 
 @dataclass(frozen=True)
 class Work:
-    """A leased item; `theta` is there where its parameters came with the lease."""
+    """A leased item; `theta` is there where its parameters came with the lease.
+
+    `probe` is what a PROBE item asks for.
+    """
 
     item: WorkItem
     token: Token
     base_digest: str
     hint: WorkItem | None
     theta: Theta | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Client:
         self._channel = address.channel()
         self._stub = MetaModelStub(self._channel)
         self._control = ControlStub(self._channel)
+        self._clustering = ClusteringStub(self._channel)
         self._metadata = address.metadata
         # blocking calls from threads that stay: gRPC's own futures start a thread for each call
         # and have twice the latency (docs/performance.md)
@@ -162,11 +170,25 @@ class Client:
 
         return self._retry.call("pull", self._address.target, attempt)
 
+    def route(self, gamma_version: int) -> Gamma:
+        """Return γ at a version; safe to repeat.
+
+        Raises:
+            SnapshotGoneError: it is no longer in force: lease again.
+        """
+        request = clustering_pb2.RouteRequest(gamma_version=gamma_version)
+        reply = self._call("route", self._clustering.Route, request)
+        shape = (reply.num_units, len(reply.pipelines))
+        matrix = np.array(reply.gamma, dtype=np.float32)
+        if matrix.size != shape[0] * shape[1]:
+            raise ProtocolError(f"γ has {matrix.size} values for {shape[0]} x {shape[1]}.")
+        return Gamma(reply.gamma_version, tuple(reply.pipelines), matrix.reshape(shape))
+
     def push(
         self, work: Work, answer: Answer, wire_dtype: str, timings: Mapping[str, float]
     ) -> Pending[tuple[Outcome, str]]:
         """Send an answer at once. Safe to repeat."""
-        dtype = "float32" if work.item.kind is ItemKind.INIT else wire_dtype
+        dtype = wire_dtype if work.item.kind is ItemKind.TRAIN else "float32"
         payload = frames.encode(answer.flat, dtype)
         header = meta_model_pb2.PushHeader(
             worker_id=self.worker_id,
@@ -186,7 +208,10 @@ class Client:
         )
         if answer.layout is not None:
             header.layout.CopyFrom(frames.layout_to_proto(answer.layout))
-        if len(payload) <= frames.MAX_UNARY_BYTES:
+        header.gamma_version = work.item.gamma_version
+        if answer.observation is not None:
+            header.observation.CopyFrom(frames.observation_to_proto(answer.observation))
+        if len(payload) + header.observation.ByteSize() <= frames.MAX_UNARY_BYTES:
             request = meta_model_pb2.PushRequest(header=header, payload=bytes(payload))
             return self._later("push", self._stub.Push, lambda: request, TRANSFER_S, _outcome)
 
@@ -326,6 +351,7 @@ def _reply(message: meta_model_pb2.LeaseReply, layout: Layout | None) -> Reply:
         lease.base_digest,
         hint,
         theta,
+        frames.probe_from_proto(lease.probe) if lease.HasField("probe") else None,
     )
     return Reply(work, False, message.durable_round)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SessionLostError, SnapshotGoneError
+from dmaml.common.gamma import Gamma, digest_of_all, single
 from dmaml.common.items import ItemKind, Outcome, WorkItem
 from dmaml.common.layout import Layout
 from dmaml.worker.answers import Answer, Answerer
@@ -35,7 +36,13 @@ class Held:
     """An answer that is not yet in a durable checkpoint."""
 
     base_digest: str
+    gamma_version: int
     answer: Answer
+
+    def is_for(self, work: Work) -> bool:
+        """Tell whether it was computed from what an item is to be computed from now."""
+        asked = work.base_digest, work.item.gamma_version
+        return (self.base_digest, self.gamma_version) == asked
 
 
 @dataclass
@@ -76,6 +83,8 @@ class Loop:
         self._fingerprint = fingerprint(config)
         self._held: dict[WorkItem, Held] = {}
         self._thetas: dict[int, Theta] = {}
+        self._gamma: Gamma = single()
+        self._knows_gamma = False  # as the server has it
         self._pushed: InFlight | None = None
         self._prepared: tuple[WorkItem, list[TaskBatch]] | None = None
         self.num_answers = 0
@@ -107,6 +116,7 @@ class Loop:
         return self.num_answers
 
     def _join(self) -> None:
+        self._knows_gamma = False
         self._client.join(
             self._config,
             socket.gethostname(),
@@ -194,16 +204,15 @@ class Loop:
 
     def _answer(self, work: Work) -> tuple[Answer, dict[str, float]]:
         held = self._held.get(work.item)
-        if held is not None and held.base_digest == work.base_digest:
+        if held is not None and held.is_for(work):
             return held.answer, {}
         began = time.monotonic()
-        theta = self._theta(work)
+        gamma = self._gamma_of(work.item)
+        thetas = self._thetas_of(work, gamma)
         pulled = time.monotonic()
         batches = self._batches(work.item)
         sampled = time.monotonic()
-        flat = theta.flat if theta is not None else np.empty(0, dtype="<f4")
-        layout = theta.layout if theta is not None else None
-        answer = self._answerer.answer(work.item, flat, layout, batches)
+        answer = self._computed(work, gamma, thetas, batches)
         done = time.monotonic()
         return answer, {
             "pull_s": pulled - began,
@@ -212,10 +221,55 @@ class Loop:
             "computed_at": done,
         }
 
-    def _theta(self, work: Work) -> Theta | None:
+    def _computed(
+        self, work: Work, gamma: Gamma, thetas: dict[int, Theta], batches: list[TaskBatch]
+    ) -> Answer:
+        theta = thetas.get(work.item.pipeline)
+        flat = theta.flat if theta is not None else np.empty(0, dtype="<f4")
+        layout = theta.layout if theta is not None else None
+        if len(thetas) <= 1 and work.probe is None:
+            return self._answerer.answer(work.item, flat, layout, batches)
+        others = {p: one.flat for p, one in thetas.items() if p != work.item.pipeline}
+        return self._answerer.answer(work.item, flat, layout, batches, others, work.probe, gamma)
+
+    def _gamma_of(self, item: WorkItem) -> Gamma:
+        """Return the item's γ, cached by version."""
+        if self._config.clustering.name != "none" and item.kind is not ItemKind.INIT:
+            if not self._has_gamma(item):
+                self._gamma = self._client.route(item.gamma_version)
+                self._thetas = {
+                    p: one for p, one in self._thetas.items() if p in self._gamma.pipelines
+                }
+            self._knows_gamma = True
+        return self._gamma
+
+    def _has_gamma(self, item: WorkItem) -> bool:
+        if self._config.clustering.name == "none":
+            return True
+        return self._knows_gamma and self._gamma.version == item.gamma_version
+
+    def _thetas_of(self, work: Work, gamma: Gamma) -> dict[int, Theta]:
+        """Return the parameters that the item needs, by pipeline.
+
+        Raises:
+            SnapshotGoneError: the server published others since.
+        """
+        kind = work.item.kind
+        if kind is ItemKind.INIT:
+            return {}
+        if kind is ItemKind.TRAIN or len(gamma.pipelines) == 1:
+            return {work.item.pipeline: self._theta(work)}
+        known = {p: self._thetas[p] for p in gamma.pipelines if p in self._thetas}
+        if digest_of_all({p: one.digest for p, one in known.items()}) != work.base_digest:
+            version, layout = work.item.base_version, self._layout()
+            known = {p: self._client.pull(p, version, layout) for p in gamma.pipelines}
+            self._thetas |= known
+        if digest_of_all({p: one.digest for p, one in known.items()}) != work.base_digest:
+            raise SnapshotGoneError(f"{work.item}: the server published other parameters since.")
+        return known
+
+    def _theta(self, work: Work) -> Theta:
         """Return the item's parameters, cached by digest."""
-        if work.item.kind is ItemKind.INIT:
-            return None
         cached = self._thetas.get(work.item.pipeline)
         if cached is None or cached.digest != work.base_digest:
             cached = self._client.pull(work.item.pipeline, work.item.base_version, self._layout())
@@ -231,15 +285,22 @@ class Loop:
         prepared, self._prepared = self._prepared, None
         if prepared is not None and _same_tasks(prepared[0], item):
             return prepared[1]
-        return self._answerer.draw(item)
+        return self._drawn(item)
+
+    def _drawn(self, item: WorkItem) -> list[TaskBatch]:
+        if self._config.clustering.name == "none":
+            return self._answerer.draw(item)
+        return self._answerer.draw(item, self._gamma)
 
     def _prepare(self, hint: WorkItem | None) -> None:
         """Draw the likely next item's tasks while the server is busy."""
-        if hint is not None and hint.kind in (ItemKind.TRAIN, ItemKind.EVALUATE):
-            self._prepared = (hint, self._answerer.draw(hint))
+        if hint is None or hint.kind not in (ItemKind.TRAIN, ItemKind.EVALUATE):
+            return
+        if self._has_gamma(hint):
+            self._prepared = (hint, self._drawn(hint))
 
     def _hold(self, work: Work, answer: Answer) -> None:
-        self._held[work.item] = Held(work.base_digest, answer)
+        self._held[work.item] = Held(work.base_digest, work.item.gamma_version, answer)
         size = sum(held.answer.flat.nbytes for held in self._held.values())
         while self._held and (len(self._held) > MAX_HELD or size > MAX_HELD_BYTES):
             oldest = next(iter(self._held))
@@ -262,4 +323,6 @@ class Loop:
 
 def _same_tasks(hint: WorkItem, item: WorkItem) -> bool:
     """Tell whether two items draw the same tasks; the base version does not matter."""
+    if hint.gamma_version != item.gamma_version:
+        return False
     return replace(hint, base_version=0, round=0) == replace(item, base_version=0, round=0)

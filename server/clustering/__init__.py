@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from dmaml.common.config import ClusteringSection
+from dmaml.common.config import RunConfig
+from dmaml.common.options import make
 from dmaml.common.plugins import find
 from dmaml.server.clustering.base import Clustering
 
-STRATEGIES: Final[dict[str, str]] = {"none": "dmaml.server.clustering.none:NoClustering"}
+PAGE: Final = "docs/clustering.md"
+STRATEGIES: Final[dict[str, str]] = {
+    "none": "dmaml.server.clustering.none:NoClustering",
+    "kmeans": "dmaml.server.clustering.kmeans:KMeans",
+}
 
 
-def build(config: ClusteringSection) -> Clustering:
-    """Return the clustering strategy; raises UnknownNameError."""
-    thing = find("clustering", "dmaml.clusterings", STRATEGIES, config.name)
-    strategy: Clustering = thing(config, **config.options)
+def build(config: RunConfig) -> Clustering:
+    """Return the run's clustering strategy.
+
+    Raises:
+        UnknownNameError: no such strategy.
+        ConfigError: it cannot be imported, or its options do not suit.
+    """
+    section = config.clustering
+    thing = find("clustering", "dmaml.clusterings", STRATEGIES, section.name)
+    strategy: Clustering = make(
+        "clustering", section.name, partial(thing, config), section.options,
+        "initial", "plan", "observe", "route", page=PAGE,
+    )  # fmt: skip
     return strategy

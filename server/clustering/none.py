@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
-import numpy as np
-
-from dmaml.common.config import ClusteringSection
-from dmaml.common.items import ItemKind
-from dmaml.server.clustering.base import Gamma, State
+from dmaml.common.config import RunConfig
+from dmaml.common.gamma import Gamma, single
+from dmaml.common.probes import Probe
+from dmaml.server.clustering.base import Observations, State
+from dmaml.server.core.progress import Progress
 
 
 @final
 class NoClustering:
     """A single pipeline that every unit belongs to."""
 
-    def __init__(self, config: ClusteringSection) -> None:
+    def __init__(self, config: RunConfig) -> None:
         pass
 
     def initial(self) -> State:
         """Return the empty state."""
-        return {}
+        return State()
 
-    def plan(self, state: State) -> ItemKind:
+    def plan(self, state: State, progress: Progress) -> Probe | None:
         """Always train."""
-        return ItemKind.TRAIN
+        return None
 
-    def observe(self, state: State, observations: list[Any]) -> State:
+    def observe(self, state: State, observations: Observations) -> State:
         """Learn nothing."""
         return state
 
     def route(self, state: State) -> Gamma:
         """Return the γ without rows: every unit belongs to pipeline 0."""
-        return Gamma(0, (0,), np.zeros((0, 1), dtype=np.float32))
+        return single()

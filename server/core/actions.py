@@ -93,6 +93,7 @@ class Commit:
         voids: the items among them that count nothing.
         staleness: TRAIN commits since the parameters that each was computed from, `[heads]`.
         opened_at, first_answer_at, last_answer_at: on the core's clock.
+        gamma_version: of the γ that its items were routed by.
     """
 
     number: int
@@ -105,6 +106,7 @@ class Commit:
     opened_at: float
     first_answer_at: float
     last_answer_at: float
+    gamma_version: int = 0
 
 
 class Save(NamedTuple):

@@ -226,7 +226,7 @@ class Leasing:
         if item.base_version != published.version:
             item = item.based_on(published.version)
         valid_s = self._item_timeout_s * (entry.attempts + 1)
-        digest = published.digests.get(item.pipeline, "")
+        digest = published.digest_of(item)
         try:
             lease = self._members.lease(now, session, item, request_id, valid_s, digest)
         except CapacityError as error:

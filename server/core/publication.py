@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import final
 
+from dmaml.common.gamma import digest_of_all
+from dmaml.common.items import ItemKind, WorkItem
 from dmaml.server.core.memory import Memory
 
 
@@ -22,6 +24,12 @@ class Publication:
         self.version = memory.progress.version
         self.digests: Mapping[int, str] = memory.base_digests
         self._waiting: deque[Memory] = deque()
+
+    def digest_of(self, item: WorkItem) -> str:
+        """Return the digest of the parameters that an item needs; "" before there are any."""
+        if item.kind in (ItemKind.PROBE, ItemKind.EVALUATE):
+            return digest_of_all(self.digests)
+        return self.digests.get(item.pipeline, "")
 
     def committed(self, memory: Memory, is_published: bool) -> None:
         """Take the parameters after a commit.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dmaml.common import config as configuration
-from dmaml.common.config import RunConfig
+from dmaml.common.config import RunConfig, most_pipelines
 from dmaml.common.errors import IdentityMismatchError, RunFailedError
 from dmaml.common.items import TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
 from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake, in_slot_order
@@ -25,7 +25,7 @@ from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.publication import Publication
 from dmaml.server.core.round import NumRequired, OpenItem, Round
-from dmaml.server.core.sequence import PlanKind, items_of, next_kind
+from dmaml.server.core.sequence import PlanKind, Routes, items_of, next_kind
 from dmaml.server.core.verdicts import (
     judge_sizes,
     outcome_of,
@@ -45,8 +45,8 @@ class Core:
         config: RunConfig,
         epoch: int,
         memory: Memory | None = None,
-        pipelines: tuple[int, ...] = (0,),
-        plan: PlanKind = lambda: ItemKind.TRAIN,
+        routes: Routes = Routes(),  # noqa: B008  # immutable
+        plan: PlanKind = lambda progress: ItemKind.TRAIN,
         tag: str = "",
         num_required: NumRequired = lambda num_voids: 1,
     ) -> None:
@@ -61,11 +61,11 @@ class Core:
         limits = config.server
         self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
         self._mode = mode_of(config)
-        self._pipelines = pipelines
+        self.routes = routes
         self._plan = plan
         self._num_required = num_required
         self._rounds: dict[int, Round] = {}
-        self._late = Late(config, len(pipelines))
+        self._late = Late(config, most_pipelines(config))
         self._batch: Batch | None = None  # being committed
         self._has_moved = False  # it moves the parameters
         self._published = Publication(self.memory)
@@ -254,7 +254,14 @@ class Core:
                 f"for version {lease.item.base_version} with {lease.base_digest[:12]!r}. Pull and "
                 "recompute.",
             )
-        return judge_sizes(self.config, self.memory.num_elements, head)
+        if item.gamma_version != lease.item.gamma_version:
+            return Verdict(
+                Outcome.STALE_BASE,
+                f"push refused: computed by γ version {item.gamma_version}, {item} asks for "
+                f"{lease.item.gamma_version}. Ask for a new lease.",
+            )
+        may_sit_out = len(self.routes.pipelines) > 1
+        return judge_sizes(self.config, self.memory.num_elements, head, may_sit_out)
 
     def deliver(self, now: float, head: Head, is_finite: bool = True) -> Verdict:
         """Take an answer whose payload is in place; the first one of an item counts.
@@ -300,6 +307,7 @@ class Core:
         base_digests: Mapping[int, str],
         num_tasks: int,
         num_elements: int | None = None,
+        routes: Routes | None = None,
     ) -> None:
         """Note that answers are combined, and go on.
 
@@ -308,6 +316,7 @@ class Core:
             base_digests: pipeline -> digest of its parameters now.
             num_tasks: tasks that it trained on.
             num_elements: size of the flat buffer (INIT only).
+            routes: what is in force from now on; None: as before.
         """
         batch, self._batch = self._batch, None
         assert batch is not None
@@ -327,6 +336,8 @@ class Core:
         )
         if self.state is RunState.INIT:
             self.state = RunState.RUNNING
+        if routes is not None and routes != self.routes:
+            self.routes, self._after = routes, None
         self._close_rounds()
         self._published.committed(self.memory, is_published=not self._mode.is_durable_first)
         self._save_if_behind()
@@ -461,7 +472,9 @@ class Core:
                 heads = in_slot_order(heads + [head for head, _ in merged])
             voids |= {head.item for head, outcome in merged if outcome in VOID}
         self._batch = batch
-        self._has_moved = batch.kind is ItemKind.TRAIN and len(voids) < len(heads)
+        self._has_moved = batch.kind is ItemKind.TRAIN and any(
+            head.num_tasks and head.item not in voids for head in heads
+        )
         version = self.progress.version
         self._outbox.add(
             Commit(
@@ -475,6 +488,7 @@ class Core:
                 opened_at=batch.opened_at,
                 first_answer_at=min(answered),
                 last_answer_at=max(answered),
+                gamma_version=batch.items[0].gamma_version,
             )
         )
 
@@ -527,7 +541,7 @@ class Core:
         """Tell whether as many commits as the window has items are not durable yet: wait."""
         if self._mode.has_barrier:
             return False
-        most = self._mode.window * self.config.topology.slots * len(self._pipelines)
+        most = self._mode.window * self.config.topology.slots * len(self.routes.pipelines)
         return self.progress.commits - self.durable.commits >= most
 
     def _open(self, now: float, progress: Progress, kind: ItemKind) -> None:
@@ -572,9 +586,9 @@ class Core:
 
     def _items_of(self, progress: Progress, kind: ItemKind) -> tuple[WorkItem, ...]:
         """Return the items of the next round: the same ones that were hinted at."""
-        key = (kind, progress._replace(evaluated=0, tasks_seen=0, commits=0))
+        key = (kind, progress._replace(evaluated=0, tasks_seen=0, commits=0), self.routes)
         if self._made[0] != key:
-            self._made = key, items_of(self.config, progress, kind, self._pipelines)
+            self._made = key, items_of(self.config, progress, kind, self.routes)
         return self._made[1]
 
     def _has_ended(self, kind: ItemKind | None) -> bool:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks
 from dmaml.server.core.progress import Progress
 
-PlanKind = Callable[[], ItemKind]
+PlanKind = Callable[[Progress], ItemKind]
+
+
+class Routes(NamedTuple):
+    """What the core knows of γ: its version, and the ids of the active pipelines, ascending."""
+
+    gamma_version: int = 0
+    pipelines: tuple[int, ...] = (0,)
 
 
 def next_kind(config: RunConfig, progress: Progress, plan: PlanKind) -> ItemKind | None:
@@ -24,11 +32,11 @@ def next_kind(config: RunConfig, progress: Progress, plan: PlanKind) -> ItemKind
     is_due = every > 0 and progress.trained > 0 and progress.evaluated < progress.trained
     if is_due and (is_last or progress.trained % every == 0):
         return ItemKind.EVALUATE
-    return None if is_last else plan()
+    return None if is_last else plan(progress)
 
 
 def items_of(
-    config: RunConfig, progress: Progress, kind: ItemKind, pipelines: tuple[int, ...]
+    config: RunConfig, progress: Progress, kind: ItemKind, routes: Routes
 ) -> tuple[WorkItem, ...]:
     """Return the items of the next round in pipeline, slot, part order."""
     index = {
@@ -39,8 +47,12 @@ def items_of(
     }[kind]
 
     def item(pipeline: int, slot: int, part: int) -> WorkItem:
-        return WorkItem(progress.round, kind, pipeline, slot, part, index, progress.version)
+        return WorkItem(
+            progress.round, kind, pipeline, slot, part, index, progress.version,
+            routes.gamma_version,
+        )  # fmt: skip
 
+    pipelines = routes.pipelines
     if kind is ItemKind.INIT:
         return tuple(item(p, 0, 0) for p in pipelines)
     places = [

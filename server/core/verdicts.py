@@ -36,11 +36,14 @@ def require_same_numerics(config: RunConfig, memory: Memory, hello: Hello) -> No
         )
 
 
-def judge_sizes(config: RunConfig, num_elements: int, head: Head) -> Verdict | None:
+def judge_sizes(
+    config: RunConfig, num_elements: int, head: Head, may_sit_out: bool = False
+) -> Verdict | None:
     """Return the refusal of an answer whose sizes are not the run's, or None.
 
     Args:
         num_elements: size of the run's flat buffer.
+        may_sit_out: whether a TRAIN answer may hold nothing, for γ leaves too few units.
     """
     kind, limits = head.item.kind, config.server
     if kind is ItemKind.INIT:
@@ -51,6 +54,10 @@ def judge_sizes(config: RunConfig, num_elements: int, head: Head) -> Verdict | N
                 f"push refused: the model has {needed} bytes, server.max_model_bytes is "
                 f"{limits.max_model_bytes}. Raise it or take a smaller model.",
             )
+        return None
+    if kind is ItemKind.PROBE:
+        return _judge_observation(config, head)
+    if may_sit_out and kind is ItemKind.TRAIN and head.num_tasks == head.num_elements == 0:
         return None
     if kind in (ItemKind.TRAIN, ItemKind.EVALUATE) and head.num_tasks < 1:
         return Verdict(
@@ -65,6 +72,19 @@ def judge_sizes(config: RunConfig, num_elements: int, head: Head) -> Verdict | N
             "The model differs from the run's.",
         )
     return None
+
+
+def _judge_observation(config: RunConfig, head: Head) -> Verdict | None:
+    """Return the refusal of an observation that is beyond its share of the memory, or None."""
+    num_items = config.topology.slots * config.topology.parts
+    needed, limit = 4 * head.num_elements, config.server.max_inflight_bytes // num_items
+    if needed <= limit:
+        return None
+    return Verdict(
+        Outcome.QUOTA,
+        f"push refused: the observation of {head.item} has {needed} bytes, its share of "
+        f"server.max_inflight_bytes is {limit}. Raise that, or ask for fewer samples or dims.",
+    )
 
 
 def outcome_of(config: RunConfig, head: Head, is_finite: bool) -> Outcome:

@@ -22,6 +22,7 @@ class Outer:
     """
 
     def __init__(self, theta: Flat, config: OuterSection) -> None:
+        self._config = config
         self._theta = torch.from_numpy(np.array(theta, dtype="<f4", copy=True))
         self._optimizer = optimizer(self._theta, config)
 
@@ -37,6 +38,14 @@ class Outer:
         self._theta.grad = torch.from_numpy(gradient)
         self._optimizer.step()
         self._theta.grad = None
+
+    def copy(self) -> Outer:
+        """Return another one that is as this one is now."""
+        other = Outer(self.theta, self._config)
+        state = self.state()
+        if state:
+            other.load(state)
+        return other
 
     def state(self) -> Arrays:
         """Return the optimiser's tensors by name (`exp_avg`, `exp_avg_sq`, `step`, ...)."""

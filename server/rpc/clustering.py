@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, final
+from typing import Any, Final, final
 
-from dmaml.common.errors import SnapshotGoneError
+from dmaml.common.errors import CapacityError, SnapshotGoneError
+from dmaml.common.gamma import Gamma
 from dmaml.server.rpc.calls import guarded
 from dmaml.server.rpc.control import WATCH_AT_MOST_EVERY_S, WATCH_S
 from dmaml.server.runner import Runner
 from dmaml.v1 import clustering_pb2 as pb
 from dmaml.v1 import clustering_pb2_grpc as rpc
+
+MAX_VALUES: Final = 1_000_000  # of γ, 4 bytes each
 
 
 @final
@@ -25,6 +28,11 @@ class ClusteringService(rpc.ClusteringServicer):
     async def Route(self, request: pb.RouteRequest, context: Any) -> pb.RouteReply:
         """Return γ at a version."""
         gamma = self._run.gamma
+        if gamma.matrix.size > MAX_VALUES:
+            raise CapacityError(
+                f"route refused: γ has {gamma.matrix.size} values, one message takes {MAX_VALUES}. "
+                "Lower clustering.max_pipelines or the number of units."
+            )
         if request.gamma_version != gamma.version:
             raise SnapshotGoneError(
                 f"route refused: γ version {request.gamma_version} asked for, {gamma.version} is "
@@ -58,13 +66,23 @@ class ClusteringService(rpc.ClusteringServicer):
 
     def _state(self) -> pb.GetStateReply:
         gamma = self._run.gamma
-        expected = gamma.matrix.sum(axis=0) if len(gamma.matrix) else [0.0] * len(gamma.pipelines)
         return pb.GetStateReply(
             strategy=self._run.config.clustering.name,
             gamma_version=gamma.version,
-            phase="train",
-            pipelines=[
-                pb.PipelineState(pipeline=p, parent=-1, active=True, expected_units=float(units))
-                for p, units in zip(gamma.pipelines, expected, strict=True)
-            ],
+            phase=gamma.phase,
+            pipelines=_pipelines(gamma),
         )
+
+
+def _pipelines(gamma: Gamma) -> list[pb.PipelineState]:
+    expected = dict(zip(gamma.pipelines, gamma.matrix.sum(axis=0).tolist(), strict=True))
+    return [
+        pb.PipelineState(
+            pipeline=node.number,
+            parent=node.parent,
+            opened_round=node.opened_round,
+            active=node.is_active,
+            expected_units=expected.get(node.number, 0.0),
+        )
+        for node in gamma.nodes
+    ]

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final, final
 
 from prometheus_client import Counter
@@ -170,7 +171,10 @@ class MetaModelService(rpc.MetaModelServicer):
         message.token.CopyFrom(frames.token_to_proto(lease.token))
         message.valid_s = lease.valid_s
         message.base_digest = lease.base_digest
-        message.gamma_version = self._run.gamma.version
+        message.gamma_version = lease.item.gamma_version
+        probe = self._run.probe if lease.item.kind is ItemKind.PROBE else None
+        if probe is not None:
+            message.probe.CopyFrom(frames.probe_to_proto(probe))
         if answer.hint is not None:
             message.hint.CopyFrom(frames.item_to_proto(answer.hint))
         snapshot = self._run.parameters.find(lease.item.pipeline, lease.item.base_version)
@@ -185,7 +189,7 @@ class MetaModelService(rpc.MetaModelServicer):
             self._sent.inc(len(snapshot.data))
 
     def _codec(self, item: WorkItem) -> str:
-        return "float32" if item.kind is ItemKind.INIT else self._dtype
+        return self._dtype if item.kind is ItemKind.TRAIN else "float32"
 
     def _received(self, item: WorkItem) -> Counter:
         return self._payload.labels("received", self._codec(item))
@@ -226,6 +230,11 @@ class MetaModelService(rpc.MetaModelServicer):
         verdict = self._run.judge(head)
         if verdict is not None:
             return head, layout, verdict
+        if head.item.kind is ItemKind.PROBE:
+            try:
+                frames.require_observation(header.observation, head.num_elements)
+            except ProtocolError as error:
+                return head, None, self._refused(head.item, str(error))
         dtype = self._codec(head.item)
         expected = frames.wire_bytes(dtype, head.num_elements)
         if head.num_elements and frames.wire_name(header.dtype) != dtype:
@@ -267,7 +276,10 @@ class MetaModelService(rpc.MetaModelServicer):
                 return None
             return frames.decode(payload, dtype, num_elements)
 
-        return await self._run.deliver(head, decode, tables, layout)
+        observe = None
+        if head.item.kind is ItemKind.PROBE:
+            observe = partial(frames.observation_from_proto, header.observation)
+        return await self._run.deliver(head, decode, tables, layout, observe)
 
     def _refused(self, item: WorkItem, message: str, outcome: Outcome = Outcome.SHAPE) -> Verdict:
         """Refuse an answer that the core never sees: in the log and counted, as its own are."""

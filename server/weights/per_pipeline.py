@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, final
 
 from dmaml.common.config import RunConfig, WeightsSection
+from dmaml.common.gamma import Gamma
 from dmaml.server import weights
 from dmaml.server.weights.base import WeightGenerator
 
@@ -26,6 +28,16 @@ class PerPipeline:
         if pipeline not in self._generators:
             self._generators[pipeline] = weights.build(self._section)
         return self._generators[pipeline]
+
+    def follow(self, gamma: Gamma) -> None:
+        """Give pipelines that γ has anew their parents' history; forget that of retired ones."""
+        parents = {node.number: node.parent for node in gamma.nodes}
+        states = self.state()
+        known = set(self._generators)
+        self._generators = {p: g for p, g in self._generators.items() if p in gamma.pipelines}
+        for pipeline in gamma.pipelines:
+            if pipeline not in known and parents[pipeline] in known:
+                self.of(pipeline).load(copy.deepcopy(states[str(parents[pipeline])]))
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must keep: pipeline -> its generator's state."""

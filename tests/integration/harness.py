@@ -148,9 +148,9 @@ class CountingAnswerer:
         self.source = self._inner.source
         self.answered: Counter[WorkItem] = Counter()
 
-    def draw(self, item: WorkItem) -> Any:
+    def draw(self, item: WorkItem, *arguments: Any) -> Any:
         """See `Answerer.draw`."""
-        return self._inner.draw(item)
+        return self._inner.draw(item, *arguments)
 
     def answer(self, item: WorkItem, *arguments: Any) -> Answer:
         """See `Answerer.answer`."""

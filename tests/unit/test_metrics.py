@@ -50,6 +50,7 @@ NAMES = {
     "dmaml_run_state": "gauge",
     "dmaml_event_loop_lag_seconds": "gauge",
     "dmaml_gamma_version": "gauge",
+    "dmaml_pipeline_sat_out_total": "counter",
     "dmaml_pipelines": "gauge",
 }
 CLOSED = {

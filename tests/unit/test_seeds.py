@@ -57,7 +57,7 @@ def test_kinds_keep_their_numbers():
     assert [(kind.name, int(kind)) for kind in Kind] == [
         ("INIT", 1), ("TRAIN", 2), ("PROBE", 3), ("EVALUATE", 4), ("TEST", 5), ("SPLIT", 6),
         ("UNITS", 7), ("SOURCE", 8), ("SERVER", 9), ("CONTEXT", 10), ("SIMULATION", 11),
-        ("FAULT", 12), ("CONTROL", 13), ("CALIBRATE", 14),
+        ("FAULT", 12), ("CONTROL", 13), ("CALIBRATE", 14), ("PROJECTION", 15),
     ]  # fmt: skip
 
 

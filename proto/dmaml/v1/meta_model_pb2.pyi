@@ -15,6 +15,15 @@ class ItemKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_KIND_PROBE: _ClassVar[ItemKind]
     ITEM_KIND_EVALUATE: _ClassVar[ItemKind]
 
+class ProbeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROBE_KIND_UNSPECIFIED: _ClassVar[ProbeKind]
+    PROBE_KIND_UNITS: _ClassVar[ProbeKind]
+    PROBE_KIND_PIXELS: _ClassVar[ProbeKind]
+    PROBE_KIND_EMBEDDING: _ClassVar[ProbeKind]
+    PROBE_KIND_LOSSES: _ClassVar[ProbeKind]
+    PROBE_KIND_SKETCHES: _ClassVar[ProbeKind]
+
 class LeaseAnswer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LEASE_ANSWER_UNSPECIFIED: _ClassVar[LeaseAnswer]
@@ -61,6 +70,12 @@ ITEM_KIND_INIT: ItemKind
 ITEM_KIND_TRAIN: ItemKind
 ITEM_KIND_PROBE: ItemKind
 ITEM_KIND_EVALUATE: ItemKind
+PROBE_KIND_UNSPECIFIED: ProbeKind
+PROBE_KIND_UNITS: ProbeKind
+PROBE_KIND_PIXELS: ProbeKind
+PROBE_KIND_EMBEDDING: ProbeKind
+PROBE_KIND_LOSSES: ProbeKind
+PROBE_KIND_SKETCHES: ProbeKind
 LEASE_ANSWER_UNSPECIFIED: LeaseAnswer
 LEASE_ANSWER_WORK: LeaseAnswer
 LEASE_ANSWER_WAIT: LeaseAnswer
@@ -93,7 +108,7 @@ RUN_STATE_FINISHED: RunState
 RUN_STATE_FAILED: RunState
 
 class WorkItem(_message.Message):
-    __slots__ = ("kind", "round", "pipeline", "slot", "part", "index", "base_version")
+    __slots__ = ("kind", "round", "pipeline", "slot", "part", "index", "base_version", "gamma_version")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +116,7 @@ class WorkItem(_message.Message):
     PART_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     kind: ItemKind
     round: int
     pipeline: int
@@ -108,7 +124,8 @@ class WorkItem(_message.Message):
     part: int
     index: int
     base_version: int
-    def __init__(self, kind: _Optional[_Union[ItemKind, str]] = ..., round: _Optional[int] = ..., pipeline: _Optional[int] = ..., slot: _Optional[int] = ..., part: _Optional[int] = ..., index: _Optional[int] = ..., base_version: _Optional[int] = ...) -> None: ...
+    gamma_version: int
+    def __init__(self, kind: _Optional[_Union[ItemKind, str]] = ..., round: _Optional[int] = ..., pipeline: _Optional[int] = ..., slot: _Optional[int] = ..., part: _Optional[int] = ..., index: _Optional[int] = ..., base_version: _Optional[int] = ..., gamma_version: _Optional[int] = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("epoch", "counter")
@@ -232,7 +249,7 @@ class LeaseRequest(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., epoch: _Optional[int] = ..., request_id: _Optional[str] = ..., wait_s: _Optional[float] = ..., held: _Optional[_Iterable[_Union[WorkItem, _Mapping]]] = ..., digests: _Optional[_Iterable[str]] = ..., schema_hash: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("item", "token", "valid_s", "base_digest", "gamma_version", "hint", "parameters", "data")
+    __slots__ = ("item", "token", "valid_s", "base_digest", "gamma_version", "hint", "parameters", "data", "probe")
     ITEM_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VALID_S_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +258,7 @@ class Lease(_message.Message):
     HINT_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     item: WorkItem
     token: Token
     valid_s: float
@@ -249,7 +267,32 @@ class Lease(_message.Message):
     hint: WorkItem
     parameters: PullHeader
     data: bytes
-    def __init__(self, item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., valid_s: _Optional[float] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., hint: _Optional[_Union[WorkItem, _Mapping]] = ..., parameters: _Optional[_Union[PullHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    probe: Probe
+    def __init__(self, item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., valid_s: _Optional[float] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., hint: _Optional[_Union[WorkItem, _Mapping]] = ..., parameters: _Optional[_Union[PullHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("kind", "pipeline", "samples", "tasks", "dims")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    DIMS_FIELD_NUMBER: _ClassVar[int]
+    kind: ProbeKind
+    pipeline: int
+    samples: int
+    tasks: int
+    dims: int
+    def __init__(self, kind: _Optional[_Union[ProbeKind, str]] = ..., pipeline: _Optional[int] = ..., samples: _Optional[int] = ..., tasks: _Optional[int] = ..., dims: _Optional[int] = ...) -> None: ...
+
+class ObservationHeader(_message.Message):
+    __slots__ = ("num_units", "units", "num_columns")
+    NUM_UNITS_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    num_units: int
+    units: _containers.RepeatedScalarFieldContainer[int]
+    num_columns: int
+    def __init__(self, num_units: _Optional[int] = ..., units: _Optional[_Iterable[int]] = ..., num_columns: _Optional[int] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
     __slots__ = ("answer", "lease", "state", "durable_round")
@@ -326,7 +369,7 @@ class MetricTable(_message.Message):
     def __init__(self, name: _Optional[str] = ..., num_tasks: _Optional[int] = ..., num_columns: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class PushHeader(_message.Message):
-    __slots__ = ("worker_id", "item", "token", "base_digest", "gamma_version", "loss", "norm", "num_tasks", "dtype", "num_elements", "num_bytes", "crc32", "layout", "metrics", "tables", "timings")
+    __slots__ = ("worker_id", "item", "token", "base_digest", "gamma_version", "loss", "norm", "num_tasks", "dtype", "num_elements", "num_bytes", "crc32", "layout", "metrics", "tables", "timings", "observation")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -350,6 +393,7 @@ class PushHeader(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     TABLES_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     item: WorkItem
     token: Token
@@ -366,7 +410,8 @@ class PushHeader(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     tables: _containers.RepeatedCompositeFieldContainer[MetricTable]
     timings: Timings
-    def __init__(self, worker_id: _Optional[str] = ..., item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., loss: _Optional[float] = ..., norm: _Optional[float] = ..., num_tasks: _Optional[int] = ..., dtype: _Optional[_Union[WireDtype, str]] = ..., num_elements: _Optional[int] = ..., num_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tables: _Optional[_Iterable[_Union[MetricTable, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    observation: ObservationHeader
+    def __init__(self, worker_id: _Optional[str] = ..., item: _Optional[_Union[WorkItem, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., base_digest: _Optional[str] = ..., gamma_version: _Optional[int] = ..., loss: _Optional[float] = ..., norm: _Optional[float] = ..., num_tasks: _Optional[int] = ..., dtype: _Optional[_Union[WireDtype, str]] = ..., num_elements: _Optional[int] = ..., num_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tables: _Optional[_Iterable[_Union[MetricTable, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., observation: _Optional[_Union[ObservationHeader, _Mapping]] = ...) -> None: ...
 
 class PushRequest(_message.Message):
     __slots__ = ("header", "payload")

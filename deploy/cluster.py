@@ -1,0 +1,169 @@
+"""`dmaml cluster RUN`: γ, the tree of pipelines, and how well the true origins were found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dmaml.common import checkpoint as checkpoints
+from dmaml.common.errors import RunDirectoryError
+from dmaml.common.gamma import Gamma, columns_of, entropies
+from dmaml.common.rundir import read_config, read_rows
+from dmaml.common.seeds import Int64
+from dmaml.report import scores
+from dmaml.server.clustering.clusterer import Clusterer
+from dmaml.worker import tasks
+from dmaml.worker.tasks.base import TaskSource
+
+NUM_UNCERTAIN: Final = 10
+
+
+def show(run: Path, data_dir: Path | None, json_output: bool) -> None:
+    """Print what a run's clustering came to.
+
+    Raises:
+        BadInputError: no run, no checkpoint yet, or no data.
+    """
+    found = describe(run, data_dir)
+    if json_output:
+        print(json.dumps(found))
+        return
+    for part in tables(found):
+        Console().print(part)
+
+
+def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Return γ of the training units and its scores, as plain values.
+
+    The keys: `strategy`, `phase`, `gamma_version`, `num_units` (trained on), `pipelines` (each with
+    `pipeline`, `parent`, `opened_round`, `active`, `units` routed to it, `expected_units`, and
+    `origins`: how many units of each), `scores` (`report.scores.score`), `recovery` again, by
+    `origins`, `uncertain` (units with their γ) and `history` (the record's rows).
+    """
+    config = read_config(run)
+    checkpoint, _ = checkpoints.load_latest(run)
+    if checkpoint is None:
+        raise RunDirectoryError(
+            f"run directory {str(run)!r} has no checkpoint yet. Train first: "
+            f"dmaml train {run / 'config.yaml'} --run-dir {run}"
+        )
+    gamma = Clusterer(config, checkpoint).gamma
+    source = tasks.build(config, data_dir)
+    units = source.split("train")
+    matrix = gamma.matrix[units] if len(gamma.matrix) else np.ones((len(units), 1), np.float32)
+    origin, names = _origins(source, units)
+    scored = scores.score(matrix, origin)
+    return {
+        "run_dir": str(run),
+        "strategy": config.clustering.name,
+        "phase": gamma.phase,
+        "gamma_version": gamma.version,
+        "num_units": len(units),
+        "pipelines": _pipelines(gamma, matrix, origin, names),
+        "origins": names,
+        "recovery": scored.get("recovery"),
+        "scores": scored,
+        "uncertain": [
+            {
+                "unit": int(units[row]),
+                "name": source.unit_name(int(units[row])),
+                "entropy": float(entropies(matrix[row : row + 1])[0]),
+                "gamma": matrix[row].tolist(),
+            }
+            for row in scores.least_certain(matrix, NUM_UNCERTAIN).tolist()
+        ],
+        "history": [
+            {"version": row["version"], "round": row["round"], **row["state"]}
+            for row in read_rows(run, "gamma")
+        ],
+    }
+
+
+def _origins(source: TaskSource, units: Int64) -> tuple[Int64 | None, list[str]]:
+    """Return the origin of each unit, numbered anew by those that occur, and their names."""
+    if source.origin is None:
+        return None, []
+    numbers, origin = np.unique(source.origin[units], return_inverse=True)
+    names = getattr(source, "origin_names", None)
+    return origin, [names[n] if names else str(n) for n in numbers.tolist()]
+
+
+def _pipelines(
+    gamma: Gamma, matrix: Any, origin: Int64 | None, names: list[str]
+) -> list[dict[str, Any]]:
+    columns = columns_of(matrix)
+    rows = []
+    for node in gamma.nodes:
+        row: dict[str, Any] = {
+            "pipeline": node.number,
+            "parent": None if node.parent < 0 else node.parent,
+            "opened_round": node.opened_round,
+            "active": node.is_active,
+            "units": 0,
+            "expected_units": 0.0,
+        }
+        if node.is_active:
+            column = gamma.pipelines.index(node.number)
+            own = columns == column
+            row["units"] = int(own.sum())
+            row["expected_units"] = float(matrix[:, column].sum(dtype=np.float64))
+            if origin is not None:
+                counts = np.bincount(origin[own], minlength=len(names)).tolist()
+                row["origins"] = dict(zip(names, counts, strict=True))
+        rows.append(row)
+    return rows
+
+
+def tables(found: dict[str, Any]) -> list[Table | str]:
+    """Return the tables of a description, and the tree as text."""
+    scored, names = found["scores"], found["origins"]
+    title = f"{found['strategy']}, γ version {found['gamma_version']}, {found['phase']}"
+    pipelines = Table(title=f"{title}: {found['num_units']} units")
+    for name in ("pipeline", "parent", "opened at", "units", "expected", *names):
+        pipelines.add_column(name, justify="right")
+    for row in found["pipelines"]:
+        counts = row.get("origins", {})
+        pipelines.add_row(
+            str(row["pipeline"]) + ("" if row["active"] else " (retired)"),
+            "-" if row["parent"] is None else str(row["parent"]),
+            str(row["opened_round"]),
+            str(row["units"]),
+            f"{row['expected_units']:.1f}",
+            *(str(counts.get(name, "")) for name in names),
+        )
+    figures = Table(title="scores")
+    figures.add_column("score")
+    figures.add_column("value", justify="right")
+    for name, share in zip(names, scored.get("recovery", []), strict=True):
+        figures.add_row(f"recovery of {name}", f"{share:.3f}")
+    for name in ("purity", "nmi", "ari", "entropy"):
+        if name in scored:
+            figures.add_row(name, f"{scored[name]:.3f}")
+    out: list[Table | str] = [pipelines, figures, tree_text(found["pipelines"])]
+    if found["uncertain"]:
+        uncertain = Table(title="least certain units")
+        uncertain.add_column("unit")
+        uncertain.add_column("entropy", justify="right")
+        uncertain.add_column("γ")
+        for row in found["uncertain"]:
+            gamma = " ".join(f"{value:.2f}" for value in row["gamma"])
+            uncertain.add_row(row["name"], f"{row['entropy']:.3f}", gamma)
+        out.append(uncertain)
+    return out
+
+
+def tree_text(pipelines: list[dict[str, Any]], parent: int | None = None, depth: int = 0) -> str:
+    """Return the tree of pipelines, a line each, children below and right of their parent."""
+    lines = []
+    for row in pipelines:
+        if row["parent"] == parent:
+            end = f"{row['units']} units" if row["active"] else "retired"
+            lines.append(f"{'  ' * depth}pipeline {row['pipeline']}: {end}")
+            below = tree_text(pipelines, row["pipeline"], depth + 1)
+            lines += [below] if below else []
+    return "\n".join(lines)

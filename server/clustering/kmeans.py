@@ -1,0 +1,161 @@
+"""K-means on features of the training data: who trains on what is settled before training."""
+
+from __future__ import annotations
+
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmaml.common.config import RunConfig, most_pipelines
+from dmaml.common.gamma import Gamma
+from dmaml.common.options import choice, count
+from dmaml.common.probes import Probe, ProbeKind
+from dmaml.common.seeds import Int64, Kind, stream
+from dmaml.server.clustering import PAGE, tree
+from dmaml.server.clustering.base import Observations, State
+from dmaml.server.core.progress import Progress
+
+FEATURES: Final = {"pixels": ProbeKind.PIXELS, "embedding": ProbeKind.EMBEDDING}
+_SILHOUETTE_ROWS: Final = 4096  # the silhouette needs the distances of all pairs
+_MAX_SEED: Final = 2**32
+
+
+@final
+class KMeans:
+    """Cluster samples of every training unit; a unit belongs where most of its samples do.
+
+        γ[u, p] = share of the samples of unit u in cluster p
+
+    and u is routed to the largest. Clusters are numbered by size, the largest first. All units
+    begin in pipeline 0; after the PROBE round the other pipelines are opened as its children, so
+    that every one starts from the same θ. Units that are not trained on (those of validation and
+    test) get 1 / K for each.
+
+    Args:
+        config: `clustering.pipelines` is K; with `choose: silhouette` K is the number from 2 to
+            `clustering.max_pipelines` with the best mean silhouette (up to 4,096 samples).
+        features: pixels (as they are), or embedding (the model's last hidden layer at θ).
+        samples: of each unit.
+        dims: features of more columns are projected to so many at random; 0: never.
+        warmup: TRAIN rounds on everything before it, which an embedding that says something needs.
+        restarts: of k-means from other centres; the best is taken.
+        choose: given or silhouette.
+
+    Raises:
+        ValueError: an unsuitable option.
+
+    References:
+        "Clustering Mixed Task Distributions using Meta-Learners": K-means of all samples before
+        meta-training, the majority of a class decides. (TSA-MAML clusters adapted weights
+        instead, which is not offered here.)
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        features: str = "pixels",
+        samples: int = 10,
+        dims: int = 512,
+        warmup: int = 0,
+        restarts: int = 10,
+        choose: str = "given",
+    ) -> None:
+        kind = FEATURES[choice("features", features, FEATURES)]
+        self._probe = Probe(
+            kind,
+            samples=count("samples", samples, least=1, page=PAGE),
+            dims=count("dims", dims, least=0, page=PAGE),
+        )
+        self._warmup = count("warmup", warmup, least=0, page=PAGE)
+        self._restarts = count("restarts", restarts, least=1, page=PAGE)
+        is_given = choice("choose", choose, ("given", "silhouette")) == "given"
+        most = most_pipelines(config)
+        key = "pipelines" if is_given else "max_pipelines"
+        if (config.clustering.pipelines if is_given else most) < 2:
+            raise ValueError(f"clustering.{key} must be 2 or more with choose {choose!r}. Set it.")
+        first = config.clustering.pipelines if is_given else 2
+        self._sizes = (first,) if is_given else tuple(range(2, most + 1))
+        self._seed = int(stream(config.run.seed, Kind.SERVER).integers(1, _MAX_SEED)[0])
+
+    def initial(self) -> State:
+        """Return one pipeline that everything belongs to."""
+        return State({"version": 0, "tree": tree.roots(1)})
+
+    def plan(self, state: State, progress: Progress) -> Probe | None:
+        """Ask for features once, after the warm-up."""
+        is_due = state.values["version"] == 0 and progress.trained >= self._warmup
+        return self._probe if is_due else None
+
+    def observe(self, state: State, observations: Observations) -> State:
+        """Cluster the samples, and open a pipeline for each cluster but the first."""
+        labels, silhouettes = self._cluster(observations.values)
+        gamma = shares(observations.units, labels, observations.num_units)
+        nodes = tree.opened(state.values["tree"], 0, gamma.shape[1] - 1, observations.trained)
+        values = {"version": 1, "tree": nodes, "silhouettes": silhouettes}
+        return State(values, {"gamma": gamma})
+
+    def route(self, state: State) -> Gamma:
+        """Return γ: shares of samples once they are known."""
+        nodes = state.values["tree"]
+        matrix = state.arrays.get("gamma", np.zeros((0, 1), dtype=np.float32))
+        return Gamma(
+            state.values["version"],
+            tree.active(nodes),
+            matrix,
+            tree.pipelines_of(nodes),
+            "train" if state.values["version"] else "probe",
+        )
+
+    def _cluster(self, rows: NDArray[np.float32]) -> tuple[Int64, dict[str, float]]:
+        """Return the cluster of each row, and the silhouette of each K that was tried."""
+        if len(rows) < max(self._sizes):
+            raise ValueError(
+                f"{len(rows)} samples for {max(self._sizes)} clusters. Raise samples, or lower "
+                "clustering.pipelines"
+            )
+        tried = {k: self._fit(rows, k) for k in self._sizes}
+        if len(tried) == 1:
+            return next(iter(tried.values())), {}
+        silhouettes = {k: self._silhouette(rows, labels) for k, labels in tried.items()}
+        best = max(silhouettes, key=lambda k: silhouettes[k])
+        return tried[best], {str(k): value for k, value in silhouettes.items()}
+
+    def _fit(self, rows: NDArray[np.float32], k: int) -> Int64:
+        from sklearn import cluster
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # centres depend on the number of threads
+            made = cluster.KMeans(k, n_init=self._restarts, random_state=self._seed).fit(rows)
+        return by_size(made.labels_.astype(np.int64))
+
+    def _silhouette(self, rows: NDArray[np.float32], labels: Int64) -> float:
+        from sklearn.metrics import silhouette_score
+        from threadpoolctl import threadpool_limits
+
+        size = min(len(rows), _SILHOUETTE_ROWS)
+        with threadpool_limits(1):
+            found: Any = silhouette_score(rows, labels, sample_size=size, random_state=self._seed)
+        return float(found)
+
+
+def by_size(labels: Int64) -> Int64:
+    """Return the clusters numbered anew: the largest is 0, of equal ones the earlier row's."""
+    old, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    new = np.empty(labels.max() + 1, dtype=np.int64)
+    new[old[np.lexsort((first, -sizes))]] = np.arange(len(old))
+    return new[labels]
+
+
+def shares(units: Int64, labels: Int64, num_units: int) -> NDArray[np.float32]:
+    """Return γ: the share of each unit's rows in each cluster, float32 `[num_units, K]`.
+
+    Args:
+        units, labels: of each row, int64 `[rows]`; every cluster has a row.
+        num_units: a unit without rows gets 1 / K for each.
+    """
+    counts = np.zeros((num_units, int(labels.max()) + 1))
+    np.add.at(counts, (units, labels), 1.0)
+    counts[counts.sum(axis=1) == 0] = 1.0
+    gamma: NDArray[np.float32] = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    return gamma
