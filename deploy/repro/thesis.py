@@ -62,6 +62,7 @@ READING: Final = (
     "summed over tasks and averaged over workers, validation every 40 rounds on 200 tasks rather "
     "than after every run on 10, a final test on 1,000 tasks."
 )
+CLOSE: Final = 0.8
 FACTORS: Final = (1, 2, 4, 8, 16)
 Y_LABEL: Final = {
     "accuracy": "validation accuracy",
@@ -101,6 +102,8 @@ def curves(
 ) -> Lines:
     """Return a panel with each variant's validation curve, mean and 95 % band over seeds.
 
+    Accuracy is shown from 0 to 1, or only as far as it reaches where all of it lies above CLOSE.
+
     Args:
         by: `rounds`, `tasks` or `seconds`.
     """
@@ -111,7 +114,8 @@ def curves(
         if runs:
             one = band(runs)
             lines.append(Line(label(variant), smoothed(one) if form.smooth else one))
-    limits = (0.0, 1.0) if metric == "accuracy" else None
+    close = all(line.band.mean.min() > CLOSE for line in lines)
+    limits = (0.0, 1.0) if metric == "accuracy" and not (lines and close) else None
     return Lines(title or f"by {by}", X_LABEL[by], Y_LABEL[metric], tuple(lines), limits)
 
 

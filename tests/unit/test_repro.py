@@ -369,6 +369,19 @@ def test_scores_and_curves_are_read_by_step_and_by_place() -> None:
     assert validation(run, "rounds", "accuracy") == ([], [])
 
 
+@pytest.mark.parametrize(("score", "limits"), [(0.5, (0.0, 1.0)), (0.95, None)])
+def test_accuracies_that_are_all_high_are_shown_close(
+    score: float, limits: tuple[float, float] | None
+) -> None:
+    text = published.EXPERIMENTS[0].config
+    cells = cells_of(text, (Variant("run"),), QUICK, ())
+
+    panel = thesis.curves(results_of(cells, score=score), (Variant("run"),), QUICK, "rounds")
+
+    assert panel.lines
+    assert panel.y_limits == limits
+
+
 def test_seconds_of_overlapping_commits_count_once() -> None:
     run = measured(cell_of("one", TINY))
     for row in run.rounds:
