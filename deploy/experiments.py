@@ -37,6 +37,7 @@ NAMES: Final = (
     "mann_omniglot_5w1s",
     "mann_omniglot_5w5s",
     "sinusoid_5shot",
+    "sinusoid_5shot_learned",
     "meta_sgd_sinusoid_5shot",
     "function_families_hsml",
     "miniimagenet_5w1s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from math import isfinite
 from typing import Final
 
 from dmaml.deploy.repro import thesis
@@ -74,6 +75,8 @@ class Claim:
 
     def verdict(self, mean: float, half: float) -> str:
         """Return in words how what was measured stands to what is published."""
+        if not isfinite(mean):
+            return "diverged"
         better = self.value - mean if self.metric == "mse" else mean - self.value
         if better >= 0:
             return "reached"
@@ -223,9 +226,14 @@ EXPERIMENTS: Final = (
         ("run.rounds=3000",),
     ),
     _experiment(
+        "sinusoid_5shot_learned", "MAML on sine waves, 5 points, learned rates of ten steps", FINN,
+        _sine(0.67, 0.38, 0.35), ("run.rounds=1000",),
+    ),
+    _experiment(
         "meta_sgd_sinusoid_5shot", "Meta-SGD on sine waves, 5 points", f"MAML: {FINN}",
-        _sine(0.67, 0.38, 0.35), ("run.rounds=3000",),
-        "Meta-SGD is to be better than MAML's published figures, which stand beside it.",
+        (Claim(0.67, 1, "mse"),), ("run.rounds=3000",),
+        "Meta-SGD is to be better than MAML's published figure, which stands beside it. Its rates "
+        "are those of one step: more of them diverge.",
     ),
     _experiment(
         "function_families_hsml", "MAML on four families of functions, 5 points", YAO,
