@@ -14,6 +14,7 @@ PAGE: Final = "docs/clustering.md"
 STRATEGIES: Final[dict[str, str]] = {
     "none": "dmaml.server.clustering.none:NoClustering",
     "kmeans": "dmaml.server.clustering.kmeans:KMeans",
+    "gamma": "dmaml.server.clustering.gamma:GammaSteps",
 }
 
 

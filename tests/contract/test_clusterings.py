@@ -41,6 +41,18 @@ class Case:
 CASES = {
     "none": Case({}, recovers=False),
     "kmeans": Case({"pipelines": 2}),
+    "gamma": Case(
+        {
+            "pipelines": 2,
+            "options": {
+                "meta_train_iterations": 5,
+                "update_iterations": 60,
+                "cycles": 5,
+                "bound": "phase",
+                "iterations_per_round": 7,
+            },
+        }
+    ),
 }
 NAMES = sorted(CASES)
 
