@@ -257,7 +257,9 @@ class ClusteringSection(Section):
     """The clustering strategy (docs/clustering.md)."""
 
     name: str = _semantic(
-        "none", "none (one pipeline), kmeans, gamma, or package.module:Thing.", min_length=1
+        "none",
+        "none (one pipeline), kmeans, gamma, mixture, or package.module:Thing.",
+        min_length=1,
     )
     pipelines: int = _semantic(
         1, "Pipelines at the start; kmeans: those that it makes.", ge=1, le=64

@@ -15,6 +15,7 @@ STRATEGIES: Final[dict[str, str]] = {
     "none": "dmaml.server.clustering.none:NoClustering",
     "kmeans": "dmaml.server.clustering.kmeans:KMeans",
     "gamma": "dmaml.server.clustering.gamma:GammaSteps",
+    "mixture": "dmaml.server.clustering.mixture:Mixture",
 }
 
 

@@ -53,6 +53,7 @@ CASES = {
             },
         }
     ),
+    "mixture": Case({"pipelines": 2, "options": {"warmup": 4, "every": 3, "cycles": 6}}),
 }
 NAMES = sorted(CASES)
 

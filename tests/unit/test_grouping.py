@@ -1,0 +1,101 @@
+"""The first split: which space it is made in, where it cuts, and how sure it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dmaml.common.seeds import Kind, stream
+from dmaml.server.clustering.grouping import Groups, Lines, grouped
+
+
+def groups_of(means: Any, parts: int = 2, is_direction: bool = False) -> Groups:
+    rows = np.asarray(means, dtype=np.float32)
+    own = stream(1, Kind.SERVER)
+    return grouped(np.arange(len(rows)), rows, parts, is_direction, own)
+
+
+def share_right(found: Groups, kinds: Any) -> float:
+    same = (found.gamma.argmax(axis=1) == kinds).mean()
+    return float(max(same, 1 - same))
+
+
+def test_the_mean_of_a_units_rows_counts_and_units_without_rows_are_left_out() -> None:
+    units = np.array([5, 5, 2, 9, 9, 7])
+    rows = np.array([[0], [2], [1], [40], [42], [41]], dtype=np.float32)
+
+    found = grouped(units, rows, 2, False, stream(1, Kind.SERVER))
+
+    assert found.units.tolist() == [2, 5, 7, 9]
+    labels = found.gamma.argmax(axis=1)
+    assert labels[0] == labels[1] != labels[2] == labels[3]
+    assert found.gamma.sum(axis=1) == pytest.approx(np.ones(4))
+
+
+def test_a_fifth_of_the_units_is_found_by_class_priors() -> None:
+    random = np.random.default_rng(1)
+    kinds = np.repeat([0, 1], [400, 100])
+    means = random.normal(size=(500, 6))
+    means[:, 0] += 4.0 * kinds
+
+    found = groups_of(means)
+
+    assert share_right(found, kinds) > 0.96
+    assert found.gamma.mean(axis=0) == pytest.approx([0.8, 0.2], abs=0.03)
+
+
+def test_two_groups_are_found_in_a_small_direction_beside_a_large_one_without_groups() -> None:
+    random = np.random.default_rng(1)
+    kinds = random.permutation(400) % 2
+    means = random.normal(size=(400, 12))
+    means[:, 0] *= 10.0
+    means[:, 1] = 0.5 * means[:, 1] + 4.0 * kinds
+
+    found = groups_of(means)
+
+    assert share_right(found, kinds) > 0.99
+    assert found.gain > 100
+
+
+def test_one_kind_of_units_gains_next_to_nothing() -> None:
+    means = np.random.default_rng(1).normal(size=(400, 12))
+
+    assert groups_of(means).gain < 20
+
+
+def test_a_single_odd_unit_is_no_group() -> None:
+    random = np.random.default_rng(1)
+    kinds = np.repeat([0, 1], [50, 50])
+    means = random.normal(size=(100, 4)) + 5.0 * kinds[:, None]
+    means[0] = 1e4
+
+    found = groups_of(means)
+
+    assert share_right(found, kinds) >= 0.98
+
+
+def test_directions_are_compared_whatever_their_lengths() -> None:
+    random = np.random.default_rng(1)
+    kinds = random.permutation(200) % 2
+    means = np.eye(5)[kinds] + 0.1 * random.normal(size=(200, 5))
+    means *= random.uniform(0.01, 100.0, size=(200, 1))
+
+    assert share_right(groups_of(means, is_direction=True), kinds) > 0.99
+
+
+def test_the_gain_is_the_difference_of_log_likelihoods() -> None:
+    rows = np.concatenate([np.full((30, 1), -3.0), np.full((10, 1), 5.0)])
+    rows += np.random.default_rng(1).normal(size=rows.shape)
+    made = Lines.through(rows, 2, 1, 1)
+
+    along = (rows @ made.lines.T - made.middle) / made.scale
+    bells = np.exp(-np.square(along - made.fit.means.T) / (2 * made.fit.spread))
+    mixed = np.log((made.fit.priors * bells / np.sqrt(made.fit.spread)).sum(axis=1))
+    assert made.gain(rows) == pytest.approx((mixed + np.square(along[:, 0]) / 2).mean())
+
+
+def test_fewer_units_than_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 units seen, to be divided into 3"):
+        groups_of([[0.0], [1.0]], parts=3)
