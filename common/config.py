@@ -258,7 +258,7 @@ class ClusteringSection(Section):
 
     name: str = _semantic(
         "none",
-        "none (one pipeline), kmeans, gamma, mixture, or package.module:Thing.",
+        "none (one pipeline), kmeans, gamma, mixture, gradient_tree, or package.module:Thing.",
         min_length=1,
     )
     pipelines: int = _semantic(

@@ -369,13 +369,20 @@ def report(
 @app.command()
 def cluster(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
+    similarity: Annotated[
+        Path | None,
+        typer.Option(
+            "--similarity",
+            help="FILE.csv or FILE.npy: how alike its training units are, by the tree.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
     json_output: Json = False,
 ) -> None:
     """Show a run's clustering: pipelines, their tree, recovery of the true origins."""
     from dmaml.deploy.cluster import show
 
-    show(run, data_dir, json_output)
+    show(run, data_dir, json_output, similarity)
 
 
 @app.command()

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dmaml.common import checkpoint as checkpoints
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunDirectoryError
 from dmaml.common.gamma import Gamma, columns_of, entropies
 from dmaml.common.rundir import read_config, read_rows
 from dmaml.common.seeds import Int64
-from dmaml.report import scores
+from dmaml.report import scores, similarity
 from dmaml.server.clustering.clusterer import Clusterer
 from dmaml.worker import tasks
 from dmaml.worker.tasks.base import TaskSource
@@ -23,13 +24,22 @@ from dmaml.worker.tasks.base import TaskSource
 NUM_UNCERTAIN: Final = 10
 
 
-def show(run: Path, data_dir: Path | None, json_output: bool) -> None:
+def show(
+    run: Path, data_dir: Path | None, json_output: bool, similarity_file: Path | None = None
+) -> None:
     """Print what a run's clustering came to.
 
+    Args:
+        similarity_file: where to write how alike its training units are (`report.similarity`).
+
     Raises:
-        BadInputError: no run, no checkpoint yet, or no data.
+        BadInputError: no run, no checkpoint yet, or no data; a file that is neither csv nor npy.
     """
+    if similarity_file is not None:
+        similarity.require_format(similarity_file)
     found = describe(run, data_dir)
+    if similarity_file is not None:
+        write_similarity(run, data_dir, similarity_file)
     if json_output:
         print(json.dumps(found))
         return
@@ -43,16 +53,12 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
     The keys: `strategy`, `phase`, `gamma_version`, `num_units` (trained on), `pipelines` (each with
     `pipeline`, `parent`, `opened_round`, `active`, `units` routed to it, `expected_units`, and
     `origins`: how many units of each), `scores` (`report.scores.score`), `recovery` again, by
-    `origins`, `uncertain` (units with their γ) and `history` (the record's rows).
+    `origins`, `uncertain` (units with their γ), `trials` (of splits, by `gradient_tree`) and
+    `history` (the record's rows).
     """
     config = read_config(run)
-    checkpoint, _ = checkpoints.load_latest(run)
-    if checkpoint is None:
-        raise RunDirectoryError(
-            f"run directory {str(run)!r} has no checkpoint yet. Train first: "
-            f"dmaml train {run / 'config.yaml'} --run-dir {run}"
-        )
-    gamma = Clusterer(config, checkpoint).gamma
+    clusterer = _clusterer(config, run)
+    gamma = clusterer.gamma
     source = tasks.build(config, data_dir)
     units = source.split("train")
     matrix = gamma.matrix[units] if len(gamma.matrix) else np.ones((len(units), 1), np.float32)
@@ -77,11 +83,31 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
             }
             for row in scores.least_certain(matrix, NUM_UNCERTAIN).tolist()
         ],
+        "trials": clusterer.values().get("trials", []),
         "history": [
             {"version": row["version"], "round": row["round"], **row["state"]}
             for row in read_rows(run, "gamma")
         ],
     }
+
+
+def write_similarity(run: Path, data_dir: Path | None, file: Path) -> None:
+    """Write how alike the training units of a run are, by its tree of pipelines."""
+    config = read_config(run)
+    source = tasks.build(config, data_dir)
+    units = source.split("train")
+    matrix = similarity.of_units(_clusterer(config, run).gamma, units)
+    similarity.write(file, matrix, [source.unit_name(unit) for unit in units.tolist()])
+
+
+def _clusterer(config: RunConfig, run: Path) -> Clusterer:
+    checkpoint, _ = checkpoints.load_latest(run)
+    if checkpoint is None:
+        raise RunDirectoryError(
+            f"run directory {str(run)!r} has no checkpoint yet. Train first: "
+            f"dmaml train {run / 'config.yaml'} --run-dir {run}"
+        )
+    return Clusterer(config, checkpoint)
 
 
 def _origins(source: TaskSource, units: Int64) -> tuple[Int64 | None, list[str]]:
@@ -145,6 +171,8 @@ def tables(found: dict[str, Any]) -> list[Table | str]:
         if name in scored:
             figures.add_row(name, f"{scored[name]:.3f}")
     out: list[Table | str] = [pipelines, figures, tree_text(found["pipelines"])]
+    if found["trials"]:
+        out.append(_trials(found["trials"]))
     if found["uncertain"]:
         uncertain = Table(title="least certain units")
         uncertain.add_column("unit")
@@ -155,6 +183,22 @@ def tables(found: dict[str, Any]) -> list[Table | str]:
             uncertain.add_row(row["name"], f"{row['entropy']:.3f}", gamma)
         out.append(uncertain)
     return out
+
+
+def _trials(trials: list[dict[str, Any]]) -> Table:
+    """Return when a split was tried, and what the test said."""
+    table = Table(title="trials of a split")
+    for name in ("round", "pipeline", "units", "sizes", "share", "p", "split"):
+        table.add_column(name, justify="right")
+    for row in trials:
+        figures = ["-"] * 3
+        if "share" in row:
+            sizes = " + ".join(str(size) for size in row["sizes"])
+            share = f"{row['share']:.3f} ± {row['error']:.3f}"
+            figures = [sizes, share, f"{row['p_value']:.2g}"]
+        first = [str(row[name]) for name in ("trained", "pipeline", "units")]
+        table.add_row(*first, *figures, "yes" if row["split"] else "no")
+    return table
 
 
 def tree_text(pipelines: list[dict[str, Any]], parent: int | None = None, depth: int = 0) -> str:

@@ -16,6 +16,7 @@ STRATEGIES: Final[dict[str, str]] = {
     "kmeans": "dmaml.server.clustering.kmeans:KMeans",
     "gamma": "dmaml.server.clustering.gamma:GammaSteps",
     "mixture": "dmaml.server.clustering.mixture:Mixture",
+    "gradient_tree": "dmaml.server.clustering.gradient_tree:GradientTree",
 }
 
 

@@ -39,6 +39,7 @@ class Case:
 
 
 CASES = {
+    "gradient_tree": Case({"max_pipelines": 4, "options": {"every": 10, "dims": 8, "tasks": 70}}),
     "none": Case({}, recovers=False),
     "kmeans": Case({"pipelines": 2}),
     "gamma": Case(

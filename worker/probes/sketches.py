@@ -35,10 +35,15 @@ def sketches(
 
     For a task and its label c, with S_c the support samples of c,
 
-        g_c = ∂(mean of the losses of S_c at θ)/∂θ_body
+        g_c = ∂(mean of the losses of S_c at θ, were their label 0)/∂θ_body
 
     computed with the whole support set (batch norm sees all of it). The head is left out: its
-    rows are permuted with the labels. The mean of a unit's rows over rounds is its direction.
+    rows are permuted with the labels. So are the gradients through it: over all labels they sum
+    to nearly nothing (those of the outputs are p - e_c, and p is about 1 / n_way), which is why
+    each class is taken as the first of its task. Measured after 80 rounds on glyphs + textures,
+    the origins are 0.4 (Reptile) and 0.0 (MAML) standard deviations of a row apart with the drawn
+    labels, and 4.3 to 6.4 and 0.6 to 1.0 among the rows of one label. The mean of a unit's rows
+    over rounds is its direction.
 
     Args:
         probe: whose θ, and how many columns.
@@ -76,11 +81,12 @@ def gradients_of_classes(
     """Return the gradient of each class's mean loss by the body, float32 `[n_way, d_body]`.
 
     Args:
-        x, y: the support set; targets of regression are one class.
+        x, y: the support set; a class is taken as label 0, targets of regression are one class.
     """
     leaves = free(params)
-    losses = sample_losses(model.forward(leaves, x)[0], y)
-    labels = torch.zeros(len(y), dtype=torch.long) if y.is_floating_point() else y
+    is_regression = y.is_floating_point()
+    labels = torch.zeros(len(y), dtype=torch.long) if is_regression else y
+    losses = sample_losses(model.forward(leaves, x)[0], y if is_regression else labels * 0)
     rows = []
     for label in range(int(labels.max()) + 1):
         found = torch.autograd.grad(
