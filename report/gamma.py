@@ -3,7 +3,8 @@
 Reads the rows of the table `gamma` alone. Their `state` holds `pipelines` (ids, the columns),
 `tree` (`[number, parent, opened_round, is_active]` of every pipeline that ever was; -1: no parent),
 `expected_units` and `routed_units` (by pipeline), `entropy` (mean over units) and, where the record
-keeps it, `matrix` (`[num_units][pipelines]`).
+keeps them, `matrix` (`[units][pipelines]`) with the numbers of its `units` (without: 0, 1, ...)
+and `uncertain` (`[unit, γ]` of the least certain of all units, the first the least).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Routing:
     Attributes:
         expected, routed: units by pipeline: the sum of its column of γ, and how many are its own.
         entropy: mean over units, as the record has it.
-        matrix: float64 `[num_units, pipelines]`; without rows where the record does not keep it.
+        units: those whose γ the record keeps.
+        matrix: γ of these, float64 `[units, pipelines]`.
+        uncertain: the least certain units, each with its γ.
     """
 
     round: int
@@ -58,7 +61,9 @@ class Routing:
     expected: tuple[float, ...]
     routed: tuple[int, ...]
     entropy: float
+    units: tuple[int, ...]
     matrix: NDArray[np.float64]
+    uncertain: tuple[tuple[int, tuple[float, ...]], ...]
 
 
 def routing(row: Row) -> Routing:
@@ -70,6 +75,10 @@ def routing(row: Row) -> Routing:
         for number, parent, opened, is_active in state.get("tree") or []
     )
     none = [0.0] * len(pipelines)
+    matrix = np.array(state.get("matrix") or [], dtype=np.float64).reshape(-1, len(pipelines))
+    units = tuple(int(unit) for unit in state.get("units") or range(len(matrix)))
+    order = np.argsort(matrix.max(axis=1), kind="stable")[:UNSURE] if len(matrix) else []
+    doubtful = state.get("uncertain", [[units[row], matrix[row].tolist()] for row in order])
     return Routing(
         int(row["round"]),
         pipelines,
@@ -77,7 +86,9 @@ def routing(row: Row) -> Routing:
         tuple(float(n) for n in state.get("expected_units") or none),
         tuple(int(n) for n in state.get("routed_units") or none),
         float(state.get("entropy") or 0.0),
-        np.array(state.get("matrix") or [], dtype=np.float64).reshape(-1, len(pipelines)),
+        units,
+        matrix,
+        tuple((int(unit), tuple(values)) for unit, values in doubtful),
     )
 
 
@@ -104,7 +115,8 @@ def clusters(record: RunRecord) -> Section | None:
         "how unsure γ is: the mean entropy over units, 0 where all are sure of their pipeline."
         + (
             " Right: each unit's probability of the pipeline that has it in the end, or of the "
-            "one that this was split from."
+            "one that this was split from"
+            + (f" ({len(last.units)} of them)." if sum(last.routed) > len(last.units) else ".")
             if has_units
             else ""
         )
@@ -112,7 +124,7 @@ def clusters(record: RunRecord) -> Section | None:
     shown = [Shown("gamma", caption, figure)]
     if any(node.parent != ROOT for node in last.tree):
         shown.append(_tree(last))
-    tables = (_table(last), _unsure(last)) if has_units else (_table(last),)
+    tables = (_table(last), _unsure(last)) if last.uncertain else (_table(last),)
     return Section("Clustering", (), tuple(shown), tables)
 
 
@@ -134,13 +146,14 @@ def _units(axis: Any, history: Sequence[Routing]) -> None:
     chosen = np.linspace(0, len(own) - 1, min(len(own), MOST_LINES)).astype(int)
     places = {pipeline: number for number, pipeline in enumerate(last.pipelines)}
     lines = {pipeline: lineage(last.tree, pipeline) for pipeline in last.pipelines}
-    for unit in dict.fromkeys(chosen.tolist()):
-        pipeline = own[unit]
+    rows = [{unit: row for row, unit in enumerate(one.units)} for one in history]
+    for place in dict.fromkeys(chosen.tolist()):
+        pipeline, unit = own[place], last.units[place]
         points = [
-            (one.round, one.matrix[unit, one.pipelines.index(number)])
-            for one in history
+            (one.round, one.matrix[row[unit], one.pipelines.index(number)])
+            for one, row in zip(history, rows, strict=True)
             for number in lines[pipeline]
-            if number in one.pipelines and unit < len(one.matrix)
+            if number in one.pipelines and unit in row
         ]
         axis.plot(
             *zip(*points, strict=True), color=COLOURS[places[pipeline] % len(COLOURS)],
@@ -238,9 +251,8 @@ def _table(last: Routing) -> Table:
 
 
 def _unsure(last: Routing) -> Table:
-    order = np.argsort(last.matrix.max(axis=1), kind="stable")[:UNSURE]
     rows = tuple(
-        (str(unit), *(f"{value:.3f}" for value in last.matrix[unit])) for unit in order.tolist()
+        (str(unit), *(f"{value:.3f}" for value in values)) for unit, values in last.uncertain
     )
     return Table(
         f"The {len(rows)} most uncertain units", ("unit", *(f"γ {p}" for p in last.pipelines)), rows

@@ -12,7 +12,7 @@ from dmaml.common.layout import Flat, Layout
 from dmaml.common.probes import Observation, Probe
 from dmaml.server import aggregation
 from dmaml.server.clustering.clusterer import Clusterer
-from dmaml.server.clustering.probing import gamma_row, gathered
+from dmaml.server.clustering.probing import gathered
 from dmaml.server.combine import (
     Combined,
     Computed,
@@ -177,4 +177,4 @@ class Answers:
         self._parameters.follow(gamma)
         self._generators.follow(gamma)
         self._parameters.stage(commit.version)
-        return Computed(gamma_row(gamma) if gamma.version != before else None)
+        return Computed(self._clusterer.row() if gamma.version != before else None)

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
 CREATE TABLE IF NOT EXISTS gamma (
     version INTEGER PRIMARY KEY,  -- of γ
     round INTEGER NOT NULL,     -- commits of every kind before it
-    state TEXT NOT NULL         -- JSON: phase, pipelines, tree, units of each, entropy in nats
+    state TEXT NOT NULL         -- JSON: see clustering.probing.gamma_row
 );
 CREATE TABLE IF NOT EXISTS worker_events (
     id INTEGER PRIMARY KEY,

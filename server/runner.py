@@ -290,6 +290,11 @@ class Runner:
         return self._clusterer.gamma
 
     @property
+    def expected_units(self) -> dict[int, float]:
+        """Expected number of units that each active pipeline trains on."""
+        return self._clusterer.expected_units
+
+    @property
     def probe(self) -> Probe | None:
         """What the PROBE round in progress asks for; None where none is."""
         first = self.core.round

@@ -13,13 +13,16 @@ from dmaml.common.config import RunConfig, most_pipelines
 from dmaml.common.errors import DmamlError, RunFailedError
 from dmaml.common.gamma import Gamma
 from dmaml.common.probes import Probe
+from dmaml.common.seeds import Int64
 from dmaml.server import clustering
 from dmaml.server.clustering.base import Observations, State
+from dmaml.server.clustering.probing import gamma_row, rows_of_trained
 from dmaml.server.core.progress import Progress
 
 T = TypeVar("T")
 
 PREFIX: Final = "clustering."  # of the state's arrays in a checkpoint
+TRAINED: Final = "clusterer.trained"  # the array of units that are trained on
 SUM_TOLERANCE: Final = 1e-4  # of a row of γ, which is float32
 NUM_SHOWN: Final = 3
 
@@ -42,7 +45,8 @@ class Clusterer:
         self._state = state_of(checkpoint) if checkpoint else self._try(self._strategy.initial)
         self.gamma = self._try(lambda: self._strategy.route(self._state))
         self._require(self.gamma)
-        self._staged = (self._state, self.gamma)
+        self._trained = trained_of(checkpoint)
+        self._staged = (self._state, self.gamma, self._trained)
 
     def plan(self, progress: Progress) -> Probe | None:
         """Return what is to be asked now, or None: train."""
@@ -54,13 +58,25 @@ class Clusterer:
         gamma = self._try(lambda: self._strategy.route(state))
         self._require(gamma)
         self._require_step(gamma)
-        self._staged = state, gamma
+        self._staged = state, gamma, np.union1d(self._trained, observations.units)
         return gamma
 
     def adopt(self) -> Gamma:
         """Put in force what was observed, and return γ."""
-        self._state, self.gamma = self._staged
+        self._state, self.gamma, self._trained = self._staged
         return self.gamma
+
+    def row(self) -> dict[str, Any]:
+        """Return what the record keeps of the γ that was observed last."""
+        _, gamma, trained = self._staged
+        return gamma_row(gamma, trained)
+
+    @property
+    def expected_units(self) -> dict[int, float]:
+        """Expected number of units of each active pipeline, of those that are trained on."""
+        matrix = rows_of_trained(self.gamma, self._trained)
+        sums = matrix.sum(axis=0, dtype=np.float64).tolist()
+        return dict(zip(self.gamma.pipelines, sums, strict=True))
 
     def values(self) -> dict[str, Any]:
         """Return the state's JSON values."""
@@ -68,7 +84,8 @@ class Clusterer:
 
     def tensors(self) -> Tensors:
         """Return the state's arrays as a checkpoint names them."""
-        return {PREFIX + name: array for name, array in self._state.arrays.items()}
+        own = {PREFIX + name: array for name, array in self._state.arrays.items()}
+        return own | ({TRAINED: self._trained} if len(self._trained) else {})
 
     def _try(self, call: Callable[[], T]) -> T:
         try:
@@ -126,6 +143,12 @@ class Clusterer:
             f"clustering {self._name!r} breaks its contract: {found}. "
             f"Mend it ({clustering.PAGE}); nothing was committed."
         )
+
+
+def trained_of(checkpoint: Checkpoint | None) -> Int64:
+    """Return the units that a run is known to train on: those that observations named, sorted."""
+    nothing = np.empty(0, dtype=np.int64)
+    return checkpoint.tensors.get(TRAINED, nothing) if checkpoint else nothing
 
 
 def state_of(checkpoint: Checkpoint) -> State:

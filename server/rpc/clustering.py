@@ -70,12 +70,11 @@ class ClusteringService(rpc.ClusteringServicer):
             strategy=self._run.config.clustering.name,
             gamma_version=gamma.version,
             phase=gamma.phase,
-            pipelines=_pipelines(gamma),
+            pipelines=_pipelines(gamma, self._run.expected_units),
         )
 
 
-def _pipelines(gamma: Gamma) -> list[pb.PipelineState]:
-    expected = dict(zip(gamma.pipelines, gamma.matrix.sum(axis=0).tolist(), strict=True))
+def _pipelines(gamma: Gamma, expected: dict[int, float]) -> list[pb.PipelineState]:
     return [
         pb.PipelineState(
             pipeline=node.number,

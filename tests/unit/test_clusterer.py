@@ -179,13 +179,33 @@ def test_answers_that_do_not_go_together_fail_the_run(
         gathered([observation([1], [[1]]), second], Probe(kind), (0, 1), 0)
 
 
-def test_the_record_keeps_sizes_and_the_tree_but_no_matrix() -> None:
-    row = gamma_row(Gamma(4, (0, 1), rows([1, 0], [0.5, 0.5], [0.25, 0.75])))
+def test_the_record_keeps_sizes_the_tree_and_gamma_of_trained_units() -> None:
+    gamma = Gamma(4, (0, 1), rows([1, 0], [0.5, 0.5], [0.5, 0.5], [0.25, 0.75]))
+
+    row = gamma_row(gamma, np.array([0, 2, 3]))
 
     assert (row["table"], row["version"]) == ("gamma", 4)
     assert row["state"]["expected_units"] == [1.75, 1.25]
     assert row["state"]["routed_units"] == [2, 1]
     assert row["state"]["tree"] == [[0, -1, 0, True], [1, -1, 0, True]]
+    assert row["state"]["units"] == [0, 2, 3]
+    assert row["state"]["matrix"] == [[1, 0], [0.5, 0.5], [0.25, 0.75]]
+    assert row["state"]["uncertain"] == [[2, [0.5, 0.5]], [3, [0.25, 0.75]]]
+    first, second = np.array(row["state"]["histogram"])
+    assert np.flatnonzero(first).tolist() == [5, 10, 19]
+    assert np.flatnonzero(second).tolist() == [0, 10, 15]
+
+
+def test_the_record_keeps_gamma_of_a_hundred_units_of_many() -> None:
+    share = np.linspace(0, 1, 1001, dtype=np.float32)
+
+    row = gamma_row(Gamma(1, (0, 1), np.stack([share, 1 - share], axis=1)), np.empty(0, int))
+
+    units = row["state"]["units"]
+    assert (len(units), units[0], units[-1]) == (100, 0, 1000)
+    assert row["state"]["matrix"][-1] == [1, 0]
+    assert row["state"]["uncertain"][0] == [500, [0.5, 0.5]]
+    assert [sum(counts) for counts in row["state"]["histogram"]] == [1001, 1001]
 
 
 def test_a_child_begins_as_its_parent_is_and_then_goes_its_own_way() -> None:

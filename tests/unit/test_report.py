@@ -181,6 +181,22 @@ def test_clusters_are_counted_by_the_last_gamma() -> None:
     assert [shown.name for shown in section.figures] == ["gamma", "tree"]
 
 
+def test_a_record_of_some_units_is_shown_by_their_numbers() -> None:
+    rows = [
+        gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [1, 2]),
+        gamma_row(2, [[0.3, 0.7], [0.8, 0.2]], [1, 2]),
+    ]
+    rows[0]["state"] |= {"units": [7, 9], "uncertain": []}
+    rows[1]["state"] |= {"units": [3, 7], "uncertain": [[5, [0.5, 0.5]]]}
+
+    section = clusters(record_of(gamma=rows))
+
+    assert section is not None
+    assert section.tables[1].rows == (("5", "0.500", "0.500"),)
+    lines = [line.get_xydata().tolist() for line in section.figures[0].figure.axes[2].lines]
+    assert lines == [[[20, 0.7]], [[10, 0.9], [20, 0.8]]]
+
+
 def test_clusters_are_shown_without_the_matrix() -> None:
     rows = [gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [1, 2])]
     del rows[0]["state"]["matrix"]
