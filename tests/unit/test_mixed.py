@@ -160,6 +160,36 @@ def test_a_task_has_one_origin_unless_it_goes_across(two: list[str], across: boo
         assert origins[:, 0].mean() == pytest.approx(0.5, abs=0.1)  # by source, not by class
 
 
+def test_shares_by_units_let_each_class_be_seen_as_often(two: list[str]) -> None:
+    made = mixed(two, shares="units")
+    assert made.origin is not None
+    dark, light = (np.flatnonzero(made.origin == number) for number in (0, 1))
+
+    whole = made.sample(streams(500), np.arange(25), 4, 1, 1).units
+    routed = made.sample(streams(500), np.concatenate([dark[:4], light]), 4, 1, 1).units
+    few = made.sample(streams(50), np.concatenate([dark[:3], light]), 4, 1, 1).units
+
+    assert np.mean(made.origin[whole[:, 0]]) == pytest.approx(15 / 25, abs=0.05)
+    assert np.mean(made.origin[routed[:, 0]]) == pytest.approx(15 / 19, abs=0.05)
+    assert (made.origin[few] == 1).all()
+    assert (made.origin[whole] == made.origin[whole][:, :1]).all()
+    assert made.digest != mixed(two).digest
+
+
+def test_shares_change_neither_a_task_of_a_source_nor_the_tasks_beside_it(two: list[str]) -> None:
+    made, even = mixed(two, shares="units"), mixed(two)
+    assert made.origin is not None
+
+    equal = even.sample(streams(40), np.arange(25), 4, 1, 1)
+    by_units = made.sample(streams(40), np.arange(25), 4, 1, 1)
+    alone = made.sample(streams(40)[7:8], np.arange(25), 4, 1, 1)
+
+    same = made.origin[equal.units[:, 0]] == made.origin[by_units.units[:, 0]]
+    assert 0 < same.sum() < 40
+    assert (equal.support_x[same] == by_units.support_x[same]).all()
+    assert (alone.support_x[0] == by_units.support_x[7]).all()
+
+
 def test_a_task_is_drawn_from_a_source_that_has_enough_allowed_classes(two: list[str]) -> None:
     made = mixed(two)
     assert made.origin is not None
@@ -215,6 +245,7 @@ def test_an_entry_may_have_keys_of_its_own(two: list[str]) -> None:
         ({"sources": ["glyphs", {"source": "textures", "rotations": 3}]}, "rotations"),
         ({"sources": ["glyphs", "sinusoid"]}, "n_way"),
         ({"sources": ["glyphs", "textures"], "channels": 2}, "channels 2: required 1 or 3"),
+        ({"sources": ["glyphs", "textures"], "shares": "even"}, "'even': required equal or units"),
         ({}, "sources"),
     ],
 )

@@ -8,6 +8,7 @@
         channels: 1        # grey; default: colour where any of them has it
         equalise: true     # the same pixel values in every picture
         across: false      # true: a task's classes come from all sources together
+        shares: units      # tasks of a source: by the number of its units; default: equal
 
 References:
     Yao, Wei, Huang, Li, "Hierarchically Structured Meta-learning", 2019 (four sets of pictures, the
@@ -38,6 +39,7 @@ from dmaml.worker.tasks.match import VERSION, match
 from dmaml.worker.tasks.roster import Roster
 
 _OWN = ("source", "splits", "unit", "rotations", "options")  # what an entry of `sources` may say
+SHARES = ("equal", "units")
 _SHUFFLE = 1  # index of the stream that numbers the units; 0 numbers those of the sources
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,10 @@ class Mixed:
         channels: 1 or 3; None: 3 where any source has colour.
         equalise: replace each pixel by its rank, so that neither brightness nor contrast tells
             the origins apart; see `match.equalise_ranks`.
-        across: classes of a task come from all sources together; else from one, each of those
-            that have enough classes with the same probability.
+        across: classes of a task come from all sources together; else from one of those that
+            have enough classes.
+        shares: which one: equal (each with the same probability) or units (in proportion to its
+            allowed units, so that each unit is seen as often). Across it is always units.
 
     Raises:
         ConfigError: unsuitable options.
@@ -76,6 +80,7 @@ class Mixed:
         channels: int | None = None,
         equalise: bool = False,
         across: bool = False,
+        shares: str = "equal",
     ) -> None:
         entries = _entries(sources, config.task)
         made = [_build(config, entry, data_dir) for entry in entries]
@@ -86,12 +91,15 @@ class Mixed:
             raise ConfigError(
                 "task.unit 'split' with task.source 'mixed': it is for one source. Set it to class."
             )
+        if shares not in SHARES:
+            raise ConfigError(f"task.options.shares {shares!r}: required {' or '.join(SHARES)}.")
         if across and any(entry.unit == "alphabet" for entry in entries):
             raise ConfigError(
                 "task.options.across true with unit 'alphabet': the classes of a task then share "
                 "one alphabet. Set across to false or unit to class."
             )
         self._size, self._equalise, self._across = config.task.image_size, equalise, across
+        self._by_units = shares == "units"
         self.input_shape: tuple[int, ...] = (colours, self._size, self._size)
         self._sources = [self._ready(source) for source in made]
         self.origin_names = tuple(entry.source for entry in entries)
@@ -103,6 +111,7 @@ class Mixed:
         self._unit = np.argsort(self._place)  # and back
         self.origin: Units | None = np.repeat(np.arange(len(made)), counts)[self._place]
         about = f"mixed {VERSION} {self.input_shape} {equalise} {across} {config.run.seed} "
+        about += "units " * self._by_units
         self.digest = hashlib.sha256(
             (about + " ".join(s.digest for s in made)).encode()
         ).hexdigest()
@@ -155,7 +164,10 @@ class Mixed:
         if self._across:
             self._draw_across(streams, own, pictures, drawn, k_shot)
         else:
-            chosen = eligible[[int(one.integers(1, len(eligible))[0]) for one in streams]]
+            sizes = [len(own[number]) if self._by_units else 1 for number in eligible]
+            ends = np.cumsum(sizes)
+            drawn_units = [int(one.integers(1, int(ends[-1]))[0]) for one in streams]
+            chosen = eligible[np.searchsorted(ends, drawn_units, side="right")]
             for number in np.unique(chosen):
                 tasks = np.flatnonzero(chosen == number)
                 part = [streams[int(task)] for task in tasks]
