@@ -13,6 +13,7 @@ import torch
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker.algorithms.base import Algorithm, Context, Contribution
+from dmaml.worker.algorithms.predictions import predictions
 from dmaml.worker.answers import Answerer
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import SplitName, TaskBatch
@@ -190,6 +191,23 @@ def test_a_prediction_does_not_depend_on_the_other_queries(toy: Toy) -> None:
     assert not together.requires_grad
     alone = toy.algorithm.predict(toy.start, x, y, queries[:1], steps=1)
     torch.testing.assert_close(alone, together[:1])
+
+
+def test_predictions_for_many_tasks_are_those_for_each(toy: Toy) -> None:
+    if not toy.case.predicts:
+        pytest.skip("it needs more than examples")
+    batch = toy.tasks(Kind.TEST, 0, "test")
+
+    together = predictions(toy.algorithm, toy.start, batch, 2)
+
+    assert not together.requires_grad
+    assert len(together) == batch.num_tasks
+    for task, found in enumerate(together):
+        x, y, queries = (
+            torch.from_numpy(a[task]) for a in (batch.support_x, batch.support_y, batch.query_x)
+        )
+        alone = toy.algorithm.predict(toy.start, x, y, queries, steps=2)
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_neither_more_actors_nor_a_restart_changes_a_bit(toy: Toy, tmp_path: Path) -> None:

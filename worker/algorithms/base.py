@@ -106,6 +106,10 @@ class Algorithm(Protocol):
     support_y, steps)` that returns it, an `AdaptedModel`, such that its `outputs(query_x)` are what
     `predict` gives: it is then computed once for all queries, and can be exported. None, or no such
     method: there is none.
+
+    One that can predict for several tasks at once has a method `predict_all(params, batch, steps)`
+    that returns what `predict` gives for each task, `[tasks, N, outputs]`, up to rounding. PROBE
+    rounds are then as fast as training; without it they go task by task.
     """
 
     def init(self, stream: Stream) -> Params:

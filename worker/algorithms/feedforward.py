@@ -121,6 +121,14 @@ class FeedForward:
         stack = Stack(support_x[None], support_y[None], query_x[None], support_y[None, :0])
         return self._predictor.outputs(params, stack, joint=False)[0]
 
+    @torch.no_grad()
+    def predict_all(self, params: Params, batch: TaskBatch, steps: int) -> Tensor:
+        """Return the outputs for every task's queries, `[tasks, N, outputs]`; see `predict`."""
+        found = (
+            self._predictor.outputs(params, s, joint=False) for s in self._stacks(params, batch)
+        )
+        return torch.cat(list(found))
+
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
     ) -> AdaptedModel | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Algorithm, Context, Contribution, Draw, Evaluation
+from dmaml.worker.algorithms.predictions import predictions
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
@@ -63,6 +64,10 @@ class LocalSteps:
     ) -> Tensor:
         """Return the wrapped algorithm's outputs."""
         return self._inner.predict(params, support_x, support_y, query_x, steps)
+
+    def predict_all(self, params: Params, batch: TaskBatch, steps: int) -> Tensor:
+        """Return the wrapped algorithm's outputs for every task."""
+        return predictions(self._inner, params, batch, steps)
 
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int

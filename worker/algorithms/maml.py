@@ -114,6 +114,11 @@ class Maml:
         """
         return self.adapt(params, support_x, support_y, steps).outputs(query_x)
 
+    def predict_all(self, params: Params, batch: TaskBatch, steps: int) -> Tensor:
+        """Return the outputs for every task's queries, `[tasks, N, outputs]`; see `predict`."""
+        parts = [self._predicted(params, stack, steps) for stack in self._stacks(params, batch)]
+        return torch.cat(parts)
+
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
     ) -> AdaptedModel:
@@ -125,6 +130,16 @@ class Maml:
         shared = self._loop.roles.shared_at(params, steps)
         whole = self._loop.roles.model(phi, shared, 1)
         return AdaptedModel.of(self._model, self._engine, whole, x)
+
+    def _predicted(self, params: Params, stack: Stack, steps: int) -> Tensor:
+        phi = self._loop.roles.start(params, stack.num_tasks)
+        for step in range(steps):
+            phi = self._loop.adapted(params, phi, step, stack.support_x, stack.support_y)
+        shared = self._loop.roles.shared_at(params, steps)
+        with torch.no_grad():
+            _, statistics = self._loop.forward(phi, shared, stack.support_x)
+            outputs, _ = self._loop.forward(phi, shared, stack.query_x, statistics)
+        return outputs
 
     def _figures(self, found: MetaGradient, stack: Stack) -> Figures:
         """Return each task's figures before and after adaptation, `[T]`."""

@@ -129,6 +129,16 @@ class Pretrain:
         """Return the fine-tuned model's outputs for one task's queries, `[N, outputs]`."""
         return self.adapt(params, support_x, support_y, steps).outputs(query_x)
 
+    def predict_all(self, params: Params, batch: TaskBatch, steps: int) -> Tensor:
+        """Return the outputs for every task's queries, `[tasks, N, outputs]`; see `predict`."""
+        parts = []
+        for stack in self._stacks(params, batch):
+            x, y = stack.support_x, stack.support_y
+            start = self._start(params, stack.num_tasks, y)
+            phi = self._tuning.adapted(start, x, y, steps, None)
+            parts.append(self._tuning.predicted(phi, x, stack.query_x))
+        return torch.cat(parts)
+
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
     ) -> AdaptedModel:

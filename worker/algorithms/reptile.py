@@ -105,6 +105,15 @@ class Reptile:
         """Return the adapted model's outputs for one task's queries, `[N, outputs]`."""
         return self.adapt(params, support_x, support_y, steps).outputs(query_x)
 
+    def predict_all(self, params: Params, batch: TaskBatch, steps: int) -> Tensor:
+        """Return the outputs for every task's queries, `[tasks, N, outputs]`; see `predict`."""
+        size, parts = self._evaluation_batch_size, []
+        for stack in self._stacks(params, batch):
+            start, x, y = stacked(params, stack.num_tasks), stack.support_x, stack.support_y
+            phi = self._tuning.adapted(start, x, y, steps, size)
+            parts.append(self._tuning.predicted(phi, x, stack.query_x))
+        return torch.cat(parts)
+
     def adapt(
         self, params: Params, support_x: Tensor, support_y: Tensor, steps: int
     ) -> AdaptedModel:

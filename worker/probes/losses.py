@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dmaml.common.config import RunConfig
 from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.worker.algorithms.base import Algorithm
-from dmaml.worker.algorithms.episodes import stacks
+from dmaml.worker.algorithms.predictions import predictions
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskSource
 
@@ -48,15 +48,17 @@ def query_losses(
         return units.ravel(), losses.reshape(0, len(thetas))
     batch = source.sample(streams, source.split("train"), task.n_way, task.k_shot, task.k_query)
     units[:] = batch.units
-    for number, one in enumerate(stacks(batch, 1, torch.float32)):
-        y = one.query_y[0]
-        order = torch.argsort(y, stable=True) if y.dim() == 1 else torch.arange(len(y))
-        for column, pipeline in enumerate(sorted(thetas)):
-            outputs = algorithm.predict(
-                thetas[pipeline], one.support_x[0], one.support_y[0], one.query_x[0],
-                config.algorithm.inner_steps,
-            )  # fmt: skip
-            losses[number, :, column] = sample_losses(outputs, y)[order].numpy()
+    y = torch.from_numpy(batch.query_y)
+    for column, pipeline in enumerate(sorted(thetas)):
+        steps = config.algorithm.inner_steps
+        outputs = predictions(algorithm, thetas[pipeline], batch, steps)
+        flat = y.flatten(0, 1)
+        if flat.is_floating_point():
+            flat = flat.to(outputs.dtype)
+        found = sample_losses(outputs.flatten(0, 1), flat).view(len(y), -1)
+        if not y.is_floating_point():
+            found = found.gather(1, torch.argsort(y, dim=1, stable=True))
+        losses[:, :, column] = found.numpy()
     return units.ravel(), losses.reshape(-1, len(thetas))
 
 
