@@ -65,6 +65,12 @@ class AdaptationSection(Section):
         "Inner loss: mean over the support examples, or that mean times n_way. Finn's code sums "
         "over ways: its alpha 0.4 is 2.0 for a mean loss in 5-way tasks.",
     )
+    inner_clip: float | None = semantic(
+        None,
+        "Norm of a task's longest inner gradient (of the mean loss): a longer one is shortened "
+        "to it. null: no limit.",
+        gt=0,
+    )
     multi_step_rounds: int = semantic(
         0,
         "TRAIN rounds in which the query loss after every step counts: the weight of each but the "

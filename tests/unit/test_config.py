@@ -23,7 +23,7 @@ OTHER: dict[str, Any] = {
     "algorithm.name": "a.b:C", "algorithm.order": "first", "algorithm.inner_lr": 0.1,
     "algorithm.inner_steps": 3, "algorithm.inner_reduction": "sum_over_ways",
     "algorithm.tasks": 4, "algorithm.task_reduction": "sum", "algorithm.local_steps": 2,
-    "algorithm.local_lr": 0.5, "algorithm.options": {"a": 1},
+    "algorithm.local_lr": 0.5, "algorithm.inner_clip": 2.0, "algorithm.options": {"a": 1},
     "algorithm.first_order_rounds": 3, "algorithm.adapt": "head", "algorithm.per_step": ["norm*"],
     "engine.name": "loop", "engine.chunk": 2,
     "topology.slots": 2, "topology.parts": 2,

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "head": {"adapt": "head"},
     "norms by step": {"per_step": ["norm*"]},
     "multi-step": {"multi_step_rounds": 10},
+    "clip": {"inner_clip": 0.3},
     "scalar": {"inner_lr": "learned", "initial_lr": ALPHA, "per": "scalar"},
     "layer": {"inner_lr": "learned", "initial_lr": ALPHA, "per": "layer"},
     "layer_step": {"inner_lr": "learned", "initial_lr": ALPHA, "per": "layer_step"},
@@ -35,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "everything": {
         "inner_lr": "learned", "initial_lr": ALPHA, "per": "layer_step", "adapt": ["linear*"],
         "per_step": ["norm*", "linear1.bias"], "multi_step_rounds": 10,
-        "inner_reduction": "sum_over_ways",
+        "inner_reduction": "sum_over_ways", "inner_clip": 0.6,
     },
 }  # fmt: skip
 
@@ -122,10 +123,12 @@ def plain_meta_loss(
             w = {n: meta[n][step] if n in stepwise else phi.get(n, meta[n]) for n in names}
             total = total + weights[step] * F.cross_entropy(plain_outputs(w, u), v)
             if step < section.inner_steps:
-                loss = factor * F.cross_entropy(plain_outputs(w, x), y)
+                loss = F.cross_entropy(plain_outputs(w, x), y)
                 slope = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+                length = torch.cat([g.flatten() for g in slope]).norm()
+                short = min(1.0, (section.inner_clip or torch.inf) / length)
                 phi = {
-                    n: value - plain_rate(meta, section, n, step) * g
+                    n: value - plain_rate(meta, section, n, step) * factor * short * g
                     for (n, value), g in zip(phi.items(), slope, strict=True)
                 }
     return total / batch.num_tasks

@@ -16,6 +16,7 @@ from dmaml.common.seeds import Stream, stream
 from dmaml.worker import engine as engines
 from dmaml.worker.algorithms.adapted import AdaptedModel
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation
+from dmaml.worker.algorithms.clipping import Clipped
 from dmaml.worker.algorithms.episodes import (
     Figures,
     Kind,
@@ -28,7 +29,7 @@ from dmaml.worker.algorithms.episodes import (
 )
 from dmaml.worker.algorithms.inner_loop import InnerLoop, Pass
 from dmaml.worker.algorithms.products import by_central_differences, forward_over_reverse
-from dmaml.worker.algorithms.rates import rates_of
+from dmaml.worker.algorithms.rates import Rates, rates_of
 from dmaml.worker.algorithms.recursion import MetaGradient, recursed
 from dmaml.worker.algorithms.roles import Roles
 from dmaml.worker.algorithms.unrolled import unrolled
@@ -47,7 +48,8 @@ class Maml:
         φ_0 = θ,  φ_{k+1} = φ_k - α ∂L_S(φ_k)/∂φ_k,   meta-gradient ∂L_Q(φ_K)/∂θ
 
     with α = `inner_lr`, K = `inner_steps` and L the mean cross-entropy or squared error; with
-    `inner_reduction: sum_over_ways` L_S is n_way (of the configuration) times that mean.
+    `inner_reduction: sum_over_ways` L_S is n_way (of the configuration) times that mean. With
+    `inner_clip` a task's gradient is shortened to that norm first (`Clipped`).
     `order` says how the meta-gradient is computed: `second` (`unrolled`), `forward_over_reverse`
     and `finite_difference` (`recursed` with a product of `products`), or `first`, where inner
     gradients are constants and it is ∂L_Q/∂φ at φ_K. Learned rates are in `rates`, parameters
@@ -74,7 +76,7 @@ class Maml:
         self._kind: Kind = kind
         self._section = section
         self._engine = engines.build(config.engine, model)
-        self._loop = InnerLoop(self._engine, kind, roles, rates_of(config))
+        self._loop = InnerLoop(self._engine, kind, roles, _rates(config))
         self._sums_tasks = section.task_reduction == "sum"
 
     def init(self, stream: Stream) -> Params:
@@ -183,6 +185,12 @@ class Maml:
 
     def _stacks(self, params: Params, batch: TaskBatch) -> Iterator[Stack]:
         return stacks(batch, self._engine.chunk, next(iter(params.values())).dtype)
+
+
+def _rates(config: RunConfig) -> Rates:
+    """Return what the inner steps are taken with."""
+    rates, limit = rates_of(config), config.algorithm.inner_clip
+    return rates if limit is None else Clipped(rates, limit)
 
 
 def step_weights(section: AdaptationSection, version: int) -> tuple[float, ...]:

@@ -254,7 +254,14 @@ def _check(config: RunConfig, outer_step: str) -> None:
         raise ValueError(
             f"algorithm.order {section.order!r}: maml_rl knows second and first. Set one of them."
         )
-    for key in ("first_order_rounds", "multi_step_rounds", "adapt", "per_step", "inner_reduction"):
+    for key in (
+        "first_order_rounds",
+        "multi_step_rounds",
+        "adapt",
+        "per_step",
+        "inner_reduction",
+        "inner_clip",
+    ):
         if getattr(section, key) != AdaptationSection.model_fields[key].default:
             raise ValueError(
                 f"algorithm.{key} {getattr(section, key)!r}: maml_rl does not read it. "

@@ -19,10 +19,10 @@ class Rates(Protocol):
     """How long the inner steps are. φ, gradients and v: adapted parameters, `[T, *shape]`.
 
     Attributes:
-        are_learned: whether `pulled_back` reads the inner gradient.
+        reads_gradient: whether `pulled_back` reads the inner gradient.
     """
 
-    are_learned: bool
+    reads_gradient: bool
 
     def init(self, adapted: Params) -> Params:
         """Return the meta-parameters that the rates are, float32; none where they are fixed."""
@@ -37,8 +37,8 @@ class Rates(Protocol):
     ) -> tuple[Params, Params]:
         """Return v times the derivatives of `step` by its gradient and by the rates.
 
-        That is (-α v, and -Σ gradient v over all that has a rate in common); `gradient` is not
-        read where rates are fixed.
+        That is (-α v, and -Σ gradient v over all that has a rate in common). Without
+        `reads_gradient`, `gradient` may be empty.
         """
         ...
 
@@ -47,7 +47,7 @@ class Rates(Protocol):
 class FixedRate:
     """The same α for every parameter and step."""
 
-    are_learned = False
+    reads_gradient = False
 
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha
@@ -86,7 +86,7 @@ class LearnedRates:
         for every tensor, here a layer's weight and bias share one).
     """
 
-    are_learned = True
+    reads_gradient = True
 
     def __init__(self, initial: float, per: Per, factor: float, steps: int) -> None:
         self._initial = initial

@@ -49,8 +49,8 @@ def recursed(
     where the term with α is there for k < K. What tasks share gets w_k ∂L_Q/∂s - ∂²L_S/∂s∂φ
     (α v_{k+1}) at every step, learned rates -v_{k+1} ∂L_S/∂φ.
 
-    φ_0 .. φ_K are kept (with learned rates the inner gradients too), so memory grows by one or
-    two copies of the adapted parameters for each step and task, but not by a network's
+    φ_0 .. φ_K are kept (with learned rates or clipping the inner gradients too), so memory grows by
+    one or two copies of the adapted parameters for each step and task, but not by a network's
     activations.
 
     Args:
@@ -103,7 +103,7 @@ def _adapt(
         found = loop.measured(leaves, shared, stack.support_x, stack.support_y)
         gradient = gradients(found.losses.sum(), leaves)
         first = first or found.detached()
-        tape.append((phi if is_kept else {}, gradient if loop.rates.are_learned else {}))
+        tape.append((phi if is_kept else {}, gradient if loop.rates.reads_gradient else {}))
         phi = loop.rates.step(phi, gradient, meta, step)
     return [*tape, (phi, {})], first
 
