@@ -226,7 +226,7 @@ EXPERIMENTS: Final = (
         ("run.rounds=3000",),
     ),
     _experiment(
-        "sinusoid_5shot_learned", "MAML on sine waves, 5 points, learned rates of ten steps", FINN,
+        "sinusoid_5shot_learned", "MAML on sine waves, 5 points, learned rates of five steps", FINN,
         _sine(0.67, 0.38, 0.35), ("run.rounds=1000",),
     ),
     _experiment(
