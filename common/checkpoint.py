@@ -20,6 +20,8 @@ from dmaml.common.layout import Flat, Layout, TensorSpec
 
 GENERATIONS: Final = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 BEST: Final = "checkpoint-best.safetensors"
+GAMMA: Final = "gamma"  # the matrix in force, by unit and active pipeline
+CLUSTERING: Final = "clustering."  # of the strategy's arrays
 FORMAT: Final = 1
 _MAX_HEADER: Final = 64 * 1024**2
 
@@ -31,7 +33,8 @@ class Checkpoint:
     """The state after `round` rounds.
 
     Attributes:
-        tensors: θ of every pipeline (`theta.0`), optimiser states (`outer.0.exp_avg`).
+        tensors: θ of every pipeline (`theta.0`), optimiser states (`outer.0.exp_avg`), γ (`gamma`,
+            where it has rows), arrays of the clustering strategy (`clustering.NAME`).
         meta: JSON values: progress, layout, identity, fingerprint, generator and clustering state,
             the records since the checkpoint before.
     """

@@ -302,6 +302,10 @@ Steps = Annotated[
     int | None, typer.Option(help="Adaptation steps; default: evaluation.steps.", min=0)
 ]
 Which = Annotated[str, typer.Option("--checkpoint", help="latest or best.")]
+Pipeline = Annotated[
+    int | None,
+    typer.Option(help="Of a run with several; default: routed by the support set.", min=0),
+]
 
 
 @app.command()
@@ -315,6 +319,7 @@ def adapt(
         typer.Option("--query", help="Pictures to classify: a folder, flat or one per class."),
     ] = None,
     steps: Steps = None,
+    pipeline: Pipeline = None,
     which: Which = "latest",
     out: Annotated[
         Path | None,
@@ -326,7 +331,7 @@ def adapt(
     """Adapt a trained run to a few pictures of your own, and classify others."""
     from dmaml.deploy.use import adapt_run
 
-    adapt_run(run, support, query, steps, which, out, data_dir, json_output)
+    adapt_run(run, support, query, steps, pipeline, which, out, data_dir, json_output)
 
 
 @app.command()
@@ -338,6 +343,7 @@ def export(
         typer.Option("--support", help="Adapt to it first: one folder of pictures per class."),
     ] = None,
     steps: Steps = None,
+    pipeline: Pipeline = None,
     which: Which = "latest",
     data_dir: DataDir = None,
     json_output: Json = False,
@@ -345,7 +351,7 @@ def export(
     """Write a trained (and adapted) model for plain torch or for ONNX."""
     from dmaml.deploy.use import export_run
 
-    export_run(run, support, out, steps, which, data_dir, json_output)
+    export_run(run, support, out, steps, pipeline, which, data_dir, json_output)
 
 
 @app.command()

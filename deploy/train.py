@@ -109,7 +109,8 @@ def evaluate_run(
     if json_output:
         print(json.dumps(out))
         return
-    Console().print(table_of(test))
+    for table in tables_of(test):
+        Console().print(table)
 
 
 def check_work(config: RunConfig, data_dir: Path | None) -> None:
@@ -148,6 +149,26 @@ def check_free(listen: str, http: str) -> None:
 
     for name, address in (("--listen", listen), ("--http", http)):
         bind(address, name).close()
+
+
+def tables_of(test: dict[str, Any]) -> list[Table]:
+    """Return the test figures as a table, and where the tasks went if there were several ways."""
+    return [table_of(test), *([routing_of(test["routing"])] if "routing" in test else [])]
+
+
+def routing_of(routing: dict[str, Any]) -> Table:
+    """Return the share of tasks that went to each pipeline, and its mean posterior, by origin."""
+    table = Table(title=f"routed by {routing['by'].replace('_', ' ')}: share of tasks (posterior)")
+    table.add_column("origin")
+    table.add_column("tasks", justify="right")
+    for pipeline in routing["pipelines"]:
+        table.add_column(f"pipeline {pipeline}", justify="right")
+    total = {"origin": "all", "tasks": routing["tasks"]} | routing
+    for row in [*routing.get("origins", []), total]:
+        pairs = zip(row["shares"], row["posterior"], strict=True)
+        cells = (f"{share:.3f} ({mean:.3f})" for share, mean in pairs)
+        table.add_row(row["origin"], str(row["tasks"]), *cells)
+    return table
 
 
 def table_of(test: dict[str, Any]) -> Table:
@@ -206,8 +227,8 @@ def _finish(console: Console, report: dict[str, Any], json_output: bool) -> None
         sys.stdout.write(json.dumps(report) + "\n")
         return
     out = Console()
-    if "test" in report:
-        out.print(table_of(report["test"]))
+    for table in tables_of(report["test"]) if "test" in report else []:
+        out.print(table)
     lines = [
         f"{report['tasks_seen']} tasks in {report['wall_s']:.0f} s "
         f"({report['tasks_per_s']:.0f} tasks/s), θ {report['theta_sha256'][:16]}",

@@ -22,6 +22,7 @@ def adapt_run(
     support: Path,
     query: Path | None,
     steps: int | None,
+    pipeline: int | None,
     which: str,
     out: Path | None,
     data_dir: Path | None,
@@ -34,6 +35,7 @@ def adapt_run(
         support: one folder of pictures per class.
         query: the same, or a flat folder, or one picture.
         steps: adaptation steps; None: the run's.
+        pipeline: of several; None: the one that the support set is routed to.
         which: latest or best.
         out: a `.safetensors` or `.onnx` file.
 
@@ -46,11 +48,11 @@ def adapt_run(
         checked_path(out)
     learner = load(run, checkpoint_of(which), data_dir)
     files = None if query is None else find_pictures(query, "query", needs_classes=False)
-    adapted = learner.adapt(support, steps=steps)
+    adapted = learner.adapt(support, steps=steps, pipeline=pipeline)
     report: dict[str, Any] = {
         "run_dir": str(run),
         "version": learner.version,
-        "pipeline": adapted.pipeline,
+        **_routed(adapted),
         "steps": adapted.steps,
         "classes": list(adapted.classes),
         "support_loss": adapted.support_loss,
@@ -68,6 +70,7 @@ def export_run(
     support: Path | None,
     out: Path,
     steps: int | None,
+    pipeline: int | None,
     which: str,
     data_dir: Path | None,
     json_output: bool,
@@ -83,9 +86,10 @@ def export_run(
     if support is None:
         if steps is not None:
             raise ConfigError("--steps without --support: there is nothing to adapt to. Add it.")
-        written = learner.save(out)
+        written = learner.save(out, pipeline)
     else:
-        adapted = learner.adapt(support, steps=steps)
+        adapted = learner.adapt(support, steps=steps, pipeline=pipeline)
+        report |= _routed(adapted)
         report |= {"classes": list(adapted.classes), "steps": adapted.steps}
         written = adapted.save(out)
     _show(report | {"out": str(written), "bytes": written.stat().st_size}, json_output)
@@ -126,6 +130,11 @@ def answers(files: Files, prediction: Prediction) -> dict[str, Any]:
     return out
 
 
+def _routed(adapted: Adapted) -> dict[str, Any]:
+    posterior = {str(number): share for number, share in adapted.posterior.items()}
+    return {"pipeline": adapted.pipeline, "posterior": posterior}
+
+
 def _require_known(files: Files, adapted: Adapted, query: Path) -> None:
     unknown = sorted(set(files.labels or ()) - set(adapted.classes))
     if unknown:
@@ -149,6 +158,10 @@ def _show(report: dict[str, Any], json_output: bool) -> None:
             lines.append(f"accuracy {report['accuracy']:.3f} of {report['num_queries']} queries")
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True)
+    if len(posterior := report.get("posterior", {})) > 1:
+        shares = ", ".join(f"{number}: {share:.3f}" for number, share in posterior.items())
+        line = f"pipeline {report['pipeline']} (posterior {shares})"
+        console.print(line, highlight=False, soft_wrap=True)
     if "out" in report:
         console.print(f"written: {report['out']}", highlight=False, soft_wrap=True)
 

@@ -50,8 +50,11 @@ class Adapted:
         classes: the labels, in the order in which the support set showed them; () for regression.
         pipeline: which meta-model it came from.
         steps: adaptation steps.
+        posterior: P(pipeline | support set) of every pipeline of the run, by id; see `Router`.
         support_loss: mean cross-entropy or squared error on the support set after adaptation.
     """
+
+    posterior: dict[int, float]
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Adapted:
         facts: dict[str, Any],
     ) -> None:
         self.classes, self.pipeline, self.steps = classes, pipeline, steps
+        self.posterior = {pipeline: 1.0}
         self._algorithm, self._params, self._support = algorithm, params, support
         self._prepare, self._facts = prepare, facts
         self._model = _adapted(algorithm, params, support, steps)
@@ -166,11 +170,3 @@ def _adapted(
     with torch.enable_grad():
         model: AdaptedModel | None = adapt(params, support.x, support.y, steps)
     return model
-
-
-def by_support_loss(candidates: list[Adapted]) -> Adapted:
-    """Return the one with the least support loss; of equal ones the first.
-
-    The seam where another choice of the pipeline belongs (by γ, once there is a clustering).
-    """
-    return min(candidates, key=lambda one: one.support_loss)

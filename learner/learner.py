@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -20,14 +21,15 @@ from dmaml.common.intervals import interval, main_metric
 from dmaml.common.rundir import read_config
 from dmaml.common.seeds import Kind
 from dmaml.learner import exports
-from dmaml.learner.adapted import Adapted, by_support_loss
+from dmaml.learner.adapted import Adapted
 from dmaml.learner.inputs import Given, Inputs
+from dmaml.learner.router import Router, Routes, joined, origins_of, summary
 from dmaml.worker import routing
 from dmaml.worker.algorithms.adapted import plain
 from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.models.base import Params
-from dmaml.worker.tasks.base import SPLITS, SplitName
+from dmaml.worker.tasks.base import SPLITS, SplitName, Units
 from dmaml.worker.tasks.episodes import require_episode
 
 CHUNK = 20  # tasks evaluated at once: bounds the memory
@@ -74,6 +76,7 @@ class Learner:
         self._answerer = Answerer(config, data_dir)
         any_way = getattr(self._answerer.algorithm, "any_way", False)
         self._inputs = Inputs(config, self._answerer.source, any_way)
+        self._router = Router(config, checkpoint, self._answerer.source)
 
     @property
     def params(self) -> Params:
@@ -96,7 +99,8 @@ class Learner:
             support_y: N labels, any hashable values, or targets `[N, outputs]` of a regression;
                 left out with a folder, whose folders are the labels.
             steps: adaptation steps; None: `evaluation.steps`, those of the run's last figure.
-            pipeline: of which meta-model; None: of that with the least support loss.
+            pipeline: of which meta-model; None: of that which the support set is routed to
+                (`Router`: the least support loss, or the nearest features).
 
         Raises:
             DataError: examples or labels that do not suit, a damaged or too large picture.
@@ -111,23 +115,28 @@ class Learner:
             )
         steps = self.config.evaluation.steps if steps is None else steps
         _require(1, steps, "test", None)
-        if pipeline is not None and pipeline not in self.pipelines:
-            raise ConfigError(
-                f"pipeline {pipeline!r} is unknown. Known: {', '.join(map(str, self.pipelines))}."
-            )
+        self._require_known(pipeline)
         support, classes = self._inputs.support(support_x, support_y)
         torch.set_num_threads(self.config.run.threads)
-        chosen = list(self.pipelines) if pipeline is None else [pipeline]
-        facts = self._facts()
-        return by_support_loss(
-            [
-                Adapted(
-                    self._answerer.algorithm, self._answerer.calibrated(self.pipelines[one]),
-                    support, steps, classes, one, self._inputs.queries, facts,
-                )
-                for one in chosen
-            ]
-        )  # fmt: skip
+        found: dict[int, Adapted] = {}
+
+        def adapted(number: int) -> Adapted:
+            if number not in found:
+                params = self._answerer.calibrated(self.pipelines[number])
+                found[number] = Adapted(
+                    self._answerer.algorithm, params, support, steps, classes, number,
+                    self._inputs.queries, self._facts(),
+                )  # fmt: skip
+            return found[number]
+
+        def losses() -> NDArray[np.float64]:
+            return np.array([[adapted(number).support_loss for number in sorted(self.pipelines)]])
+
+        x, y = support.x[None].numpy(), support.y[None].numpy()
+        chosen, posterior = self._router.route(x, y, losses).first()
+        made = adapted(chosen if pipeline is None else pipeline)
+        made.posterior = posterior
+        return made
 
     def clone(self) -> Learner:
         """Return an independent copy: its parameters may be changed."""
@@ -147,6 +156,7 @@ class Learner:
         Raises:
             ConfigError: no such pipeline, or the algorithm or model has no plain form.
         """
+        self._require_known(pipeline)
         pipeline = min(self.pipelines) if pipeline is None else pipeline
         source, n_way = self._answerer.source, self.config.task.n_way
         classifies = source.kind == "classification"
@@ -186,6 +196,12 @@ class Learner:
             exports.save(module, facts, x, module(x), path)
         return path
 
+    def _require_known(self, pipeline: int | None) -> None:
+        if pipeline is not None and pipeline not in self.pipelines:
+            raise ConfigError(
+                f"pipeline {pipeline!r} is unknown. Known: {', '.join(map(str, self.pipelines))}."
+            )
+
     def _facts(self) -> dict[str, Any]:
         """Return what is told of the run in an exported file."""
         return {
@@ -207,7 +223,7 @@ class Learner:
         """Return mean and 95 % half-width of every metric after 0 .. steps adaptation steps.
 
         The tasks are fixed by the run's seed: the same number gives the same tasks. Where there
-        are several pipelines, each task goes to the one that fits its support set best.
+        are several pipelines, each task goes to one by its support set (`Router`).
 
         Args:
             tasks: how many, >= 1.
@@ -219,14 +235,15 @@ class Learner:
             `tasks`, `steps`, `split`, `n_way`, `k_shot`, `k_query`; for classification `accuracy`
             and `ci95` (lists by step, batch norm over the query set), `loss`, and `inductive` with
             `accuracy` and `ci95` (batch norm by the support set); for regression `mse` and `ci95`;
-            for control `return` and `ci95`, and `adaptation_delta`.
+            for control `return` and `ci95`, and `adaptation_delta`. With several pipelines
+            `routing`: `by` (`support_loss` or `features`) and what `router.summary` tells.
 
         Raises:
             ConfigError: a number out of range.
             DataError: too few classes or examples.
         """
         _require(tasks, steps, split, k_query)
-        found = self._tables(tasks, steps, split, k_query)
+        found, routing = self._tables(tasks, steps, split, k_query)
         metrics = {name: interval(table) for name, table in found.items()}
         n_way, k_shot = evaluation_shape(self.config)
         out: dict[str, Any] = {
@@ -247,7 +264,7 @@ class Learner:
             else:
                 out[name] = values["mean"]
         out["ci95"] = metrics[main]["ci95"]
-        return out
+        return out | routing
 
     def trajectories(
         self, tasks: int = 4, steps: int = 3, split: SplitName = "test", k_query: int | None = None
@@ -292,21 +309,32 @@ class Learner:
 
     def _tables(
         self, tasks: int, steps: int, split: SplitName, k_query: int | None
-    ) -> dict[str, NDArray[np.float64]]:
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
+        """Return every task's figures by metric, and `routing` of several pipelines."""
         k = k_query or self.config.evaluation.k_query
         require_episode(self._answerer.source, split, *evaluation_shape(self.config), k)
         kind = Kind.TEST if split == "test" else Kind.EVALUATE
         parts: dict[str, list[NDArray[np.float64]]] = {}
         torch.set_num_threads(self.config.run.threads)
         thetas = [self._answerer.calibrated(self.pipelines[one]) for one in sorted(self.pipelines)]
+        algorithm, source = self._answerer.algorithm, self._answerer.source
+        routes: list[Routes] = []
+        units: list[Units] = []
         for start in range(0, tasks, CHUNK):
             numbers = range(start, min(start + CHUNK, tasks))
             batch = self._answerer.evaluation_tasks(kind, split, numbers, k)
-            algorithm = self._answerer.algorithm
-            evaluation = routing.evaluate(algorithm, thetas, batch, steps)
-            for name, table in evaluation.metrics.items():
+            losses = partial(routing.support_losses, algorithm, thetas, batch, steps)
+            routed = self._router.route(batch.support_x, batch.support_y, losses)
+            found = routing.evaluate_under(algorithm, thetas, batch, steps, routed.chosen)
+            for name, table in found.metrics.items():
                 parts.setdefault(name, []).append(table)
-        return {name: np.concatenate(tables) for name, tables in parts.items()}
+            routes.append(routed)
+            units.append(batch.units)
+        tables = {name: np.concatenate(rows) for name, rows in parts.items()}
+        if len(thetas) == 1:
+            return tables, {}
+        told = summary(joined(routes), origins_of(source, np.concatenate(units)))
+        return tables, {"routing": {"by": self._router.by, **told}}
 
 
 def load(

@@ -16,6 +16,7 @@ from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig, evaluation_shape
 from dmaml.common.seeds import Kind
+from dmaml.learner.router import Router
 from dmaml.worker.answers import Answerer, params_of
 from dmaml.worker.tasks.base import SplitName, TaskBatch
 from dmaml.worker.tasks.episodes import require_episode
@@ -69,8 +70,7 @@ class Episode:
 class Trained:
     """A run's meta-models with their task source.
 
-    Of several pipelines, the one with the lowest loss on the support set that it adapted on answers
-    a task.
+    Of several pipelines, the one that a task's support set is routed to answers it (`Router`).
 
     Args:
         checkpoint: whose parameters.
@@ -89,6 +89,7 @@ class Trained:
         }
         self._answerer = Answerer(config, data_dir)
         self.source = self._answerer.source
+        self._router = Router(config, checkpoint, self.source)
 
     def episodes(
         self,
@@ -130,15 +131,17 @@ class Trained:
         return replace(episode, answers=answers, pipeline=pipeline)
 
     def _choose(self, episode: Episode, steps: int) -> int:
-        """Return the pipeline whose loss on the support set is lowest after adaptation to it."""
-        if len(self._params) == 1:
-            return next(iter(self._params))
+        """Return the pipeline that a task is routed to."""
         own = replace(episode, query_x=episode.support_x, query_y=episode.support_y)
-        losses = {}
-        for pipeline in self._params:
-            found = replace(own, answers={steps: self._answer(pipeline, own, steps)})
-            losses[pipeline] = found.loss(steps) if found.names else found.error(steps)
-        return min(losses, key=lambda pipeline: losses[pipeline])
+
+        def losses() -> NDArray[np.float64]:
+            made = [
+                replace(own, answers={steps: self._answer(pipeline, own, steps)})
+                for pipeline in self._params
+            ]
+            return np.array([[one.loss(steps) if one.names else one.error(steps) for one in made]])
+
+        return self._router.route(own.support_x[None], own.support_y[None], losses).first()[0]
 
     def _answer(self, pipeline: int, episode: Episode, steps: int) -> Float32:
         support_x, support_y, query_x = (

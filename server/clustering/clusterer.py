@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
-from dmaml.common.checkpoint import Checkpoint, Tensors
+from dmaml.common.checkpoint import CLUSTERING, GAMMA, Checkpoint, Tensors
 from dmaml.common.config import RunConfig, most_pipelines
 from dmaml.common.errors import DmamlError, RunFailedError
 from dmaml.common.gamma import Gamma
@@ -21,7 +21,6 @@ from dmaml.server.core.progress import Progress
 
 T = TypeVar("T")
 
-PREFIX: Final = "clustering."  # of the state's arrays in a checkpoint
 TRAINED: Final = "clusterer.trained"  # the array of units that are trained on
 SUM_TOLERANCE: Final = 1e-4  # of a row of γ, which is float32
 NUM_SHOWN: Final = 3
@@ -83,8 +82,9 @@ class Clusterer:
         return dict(self._state.values)
 
     def tensors(self) -> Tensors:
-        """Return the state's arrays as a checkpoint names them."""
-        own = {PREFIX + name: array for name, array in self._state.arrays.items()}
+        """Return the state's arrays as a checkpoint names them, and γ where it has rows."""
+        own = {CLUSTERING + name: array for name, array in self._state.arrays.items()}
+        own |= {GAMMA: self.gamma.matrix} if len(self.gamma.matrix) else {}
         return own | ({TRAINED: self._trained} if len(self._trained) else {})
 
     def _try(self, call: Callable[[], T]) -> T:
@@ -154,9 +154,9 @@ def trained_of(checkpoint: Checkpoint | None) -> Int64:
 def state_of(checkpoint: Checkpoint) -> State:
     """Return the strategy's state that a checkpoint kept."""
     arrays = {
-        name.removeprefix(PREFIX): value
+        name.removeprefix(CLUSTERING): value
         for name, value in checkpoint.tensors.items()
-        if name.startswith(PREFIX)
+        if name.startswith(CLUSTERING)
     }
     values: Mapping[str, Any] = checkpoint.meta["clustering"]
     return State(values, arrays)

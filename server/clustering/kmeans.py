@@ -67,6 +67,7 @@ class KMeans:
             samples=count("samples", samples, least=1, page=PAGE),
             dims=count("dims", dims, least=0, page=PAGE),
         )
+        self._space = {"features": features, "dims": dims}  # of the centres, for new tasks
         self._warmup = count("warmup", warmup, least=0, page=PAGE)
         self._restarts = count("restarts", restarts, least=1, page=PAGE)
         is_given = choice("choose", choose, ("given", "silhouette")) == "given"
@@ -92,8 +93,8 @@ class KMeans:
         labels, silhouettes = self._cluster(observations.values)
         gamma = shares(observations.units, labels, observations.num_units)
         nodes = tree.opened(state.values["tree"], 0, gamma.shape[1] - 1, observations.trained)
-        values = {"version": 1, "tree": nodes, "silhouettes": silhouettes}
-        return State(values, {"gamma": gamma})
+        values = {"version": 1, "tree": nodes, "silhouettes": silhouettes, **self._space}
+        return State(values, {"gamma": gamma, "centres": centres_of(observations.values, labels)})
 
     def route(self, state: State) -> Gamma:
         """Return γ: shares of samples once they are known."""
@@ -145,6 +146,12 @@ def by_size(labels: Int64) -> Int64:
     new = np.empty(labels.max() + 1, dtype=np.int64)
     new[old[np.lexsort((first, -sizes))]] = np.arange(len(old))
     return new[labels]
+
+
+def centres_of(rows: NDArray[np.float32], labels: Int64) -> NDArray[np.float32]:
+    """Return the mean of each cluster's rows, float32 `[K, columns]`; every cluster has a row."""
+    means = [rows[labels == k].mean(axis=0, dtype=np.float64) for k in range(labels.max() + 1)]
+    return np.stack(means).astype(np.float32)
 
 
 def shares(units: Int64, labels: Int64, num_units: int) -> NDArray[np.float32]:

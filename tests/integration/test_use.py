@@ -143,6 +143,34 @@ def test_the_network_before_adaptation_is_written(
     assert torch.equal(state["head.bias"], load(tied).params["head.bias"])
 
 
+def test_a_run_with_several_pipelines_tells_which_one_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = saved(config_of(), tmp_path / "several", pipelines=2, shake=0.3)
+    support = folder(tmp_path / "support")
+    words = ("adapt", several, "--support", support, "--query", support)
+
+    routed = adapted(capsys, *words)
+    other = 1 - routed["pipeline"]
+    named = adapted(capsys, *words, "--pipeline", other)
+    assert run_cli([*map(str, words), "--pipeline", str(other)]) == 0
+    shown = capsys.readouterr().out
+    start = adapted(capsys, "export", several, "--pipeline", 1, "--out", "start.safetensors")
+
+    assert routed["pipeline"] == load(several).adapt(support).pipeline
+    assert set(routed["posterior"]) == {"0", "1"}
+    assert sum(routed["posterior"].values()) == pytest.approx(1.0)
+    assert (named["pipeline"], named["posterior"]) == (other, routed["posterior"])
+    assert named["queries"] != routed["queries"]
+    assert f"pipeline {other} (posterior 0: {routed['posterior']['0']:.3f}, 1: " in shown
+    bias = load_file(start["out"])["head.bias"]
+    assert torch.equal(bias, load(several).pipelines[1]["head.bias"])
+    for command in ("adapt", "export"):
+        asked = [command, str(several), "--support", str(support), "--pipeline", "7"]
+        assert run_cli([*asked, "--out", "no.safetensors"]) == 2
+        assert "pipeline 7 is unknown. Known: 0, 1." in capsys.readouterr().err
+
+
 def bad_pictures(root: Path) -> Path:
     """Return a support set with a picture that is cut off."""
     folder(root)

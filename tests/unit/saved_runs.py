@@ -9,7 +9,7 @@ import numpy as np
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common import config as configuration
-from dmaml.common.checkpoint import Checkpoint
+from dmaml.common.checkpoint import Checkpoint, Tensors
 from dmaml.common.config import RunConfig
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.rundir import CONFIG
@@ -31,8 +31,20 @@ def config_of(**sections: dict[str, Any]) -> RunConfig:
     return configuration.resolve(configuration.from_mapping(values))
 
 
-def saved(config: RunConfig, folder: Path, pipelines: int = 1, shake: float = 0.1) -> Path:
-    """Write the directory of a run whose parameters are far from where they began."""
+def saved(
+    config: RunConfig,
+    folder: Path,
+    pipelines: int = 1,
+    shake: float = 0.1,
+    arrays: Tensors | None = None,
+    clustering: dict[str, Any] | None = None,
+) -> Path:
+    """Write the directory of a run whose parameters are far from where they began.
+
+    Args:
+        arrays: what the checkpoint holds beside them.
+        clustering: values of the strategy's state.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(configuration.to_text(config))
     answerer = Answerer(config)
@@ -50,6 +62,9 @@ def saved(config: RunConfig, folder: Path, pipelines: int = 1, shake: float = 0.
     meta = {
         "progress": {"version": 7, "trained": 7, "tasks_seen": 14},
         "layout": [[spec.name, list(spec.shape)] for spec in layout.tensors],
+        "clustering": clustering or {},
     }
-    checkpoints.write(folder / checkpoints.GENERATIONS[0], Checkpoint(7, thetas, meta))
+    checkpoints.write(
+        folder / checkpoints.GENERATIONS[0], Checkpoint(7, thetas | (arrays or {}), meta)
+    )
     return folder

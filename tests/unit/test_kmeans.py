@@ -58,6 +58,17 @@ def test_the_majority_of_samples_decides_and_the_others_stay_visible() -> None:
     assert [gamma.route(np.array([0, 1]), p).tolist() for p in (0, 1)] == [[1], [0]]
 
 
+def test_centres_are_kept_in_the_order_of_the_pipelines() -> None:
+    strategy = kmeans(dims=9)
+    values = [[4.0, 1.0], [4.0, 3.0], [0.0, 1.0], [0.0, 3.0], [1.0, 2.0]]
+
+    state = strategy.observe(strategy.initial(), observed([0, 1, 2, 3, 4], values, 5))
+
+    assert state.arrays["centres"].dtype == np.float32
+    assert state.arrays["centres"].tolist() == [pytest.approx([1 / 3, 2.0]), [4.0, 2.0]]
+    assert (state.values["features"], state.values["dims"]) == ("pixels", 9)
+
+
 def test_other_pipelines_are_opened_as_children_of_the_first() -> None:
     strategy = kmeans(3)
     values = np.repeat(THREE, 4, axis=0)

@@ -1,0 +1,198 @@
+"""Which pipeline a new task is for: by losses and by features, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dmaml.common.errors import ConfigError
+from dmaml.common.seeds import Kind, stream
+from dmaml.learner import Learner, load
+from dmaml.learner.router import Routes, summary
+from dmaml.worker.probes.projection import Projection
+from dmaml.worker.routing import posterior
+from tests.unit.saved_runs import config_of, saved
+
+torch.set_num_threads(1)
+PIXELS = 784
+
+
+def task(learner: Learner, split: Any = "test") -> tuple[Any, Any, Any]:
+    source, shape = learner._answerer.source, learner.config.task
+    one = source.sample([stream(1, Kind.TEST)], source.split(split), shape.n_way, shape.k_shot, 4)
+    return one.support_x[0], one.support_y[0], one.query_x[0]
+
+
+def gamma(learner: Learner, *shares: float) -> np.ndarray:
+    """Return a γ whose units of training have these shares, and all others belong to the last."""
+    source = learner._answerer.source
+    matrix = np.zeros((source.num_units, len(shares)), dtype=np.float32)
+    matrix[:, -1] = 1.0
+    matrix[source.split("train")] = shares
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    return load(saved(config_of(), tmp_path_factory.mktemp("one")))
+
+
+# --- the posterior --------------------------------------------------------------------------
+
+
+def test_the_posterior_is_the_share_times_the_likelihood_of_the_whole_support_set() -> None:
+    found = posterior(np.array([[0.3, 0.1], [0.2, 0.2]]), 5, np.array([0.8, 0.2]))
+
+    first = 0.8 * math.exp(-1.5), 0.2 * math.exp(-0.5)
+    assert found[0].tolist() == pytest.approx([value / sum(first) for value in first])
+    assert found[1].tolist() == pytest.approx([0.8, 0.2])
+
+
+def test_losses_in_the_thousands_are_no_overflow() -> None:
+    found = posterior(np.array([[9e3, 8e3]]), 25, np.array([0.999, 0.001]))
+
+    assert found.tolist() == [[0.0, 1.0]]
+
+
+def test_a_pipeline_that_diverged_or_that_no_unit_belongs_to_has_nothing() -> None:
+    losses = np.array([[np.nan, 1.0, 0.1], [np.inf, np.nan, 0.1]])
+
+    found = posterior(losses, 2, np.array([0.5, 0.5, 0.0]))
+
+    assert found.tolist() == [[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]
+
+
+# --- by the support loss --------------------------------------------------------------------
+
+
+def test_the_least_support_loss_chooses_and_shares_of_training_units_are_the_prior(
+    one: Learner, tmp_path: Path
+) -> None:
+    arrays = {"gamma": gamma(one, 0.125, 0.5, 0.375)}
+    learner = load(saved(config_of(), tmp_path / "run", 3, 0.3, arrays))
+    x, y, _ = task(learner)
+
+    found = learner.adapt(x, y, steps=0)
+
+    losses = np.array([learner.adapt(x, y, 0, number).support_loss for number in range(3)])
+    weights = np.array([0.125, 0.5, 0.375]) * np.exp(-len(x) * losses)
+    assert found.pipeline == losses.argmin()
+    assert found.posterior == pytest.approx(dict(enumerate(weights / weights.sum())))
+
+
+def test_a_pipeline_that_no_unit_is_left_to_is_not_chosen(one: Learner, tmp_path: Path) -> None:
+    free = load(saved(config_of(), tmp_path / "free", 2, 0.3))
+    x, y, _ = task(free)
+    best = free.adapt(x, y, steps=0).pipeline
+
+    arrays = {"gamma": gamma(one, *np.eye(2)[1 - best])}
+    bound = load(saved(config_of(), tmp_path / "bound", 2, 0.3, arrays))
+
+    assert bound.adapt(x, y, steps=0).pipeline == 1 - best
+
+
+def test_a_named_pipeline_answers_and_the_posterior_stays(tmp_path: Path) -> None:
+    learner = load(saved(config_of(), tmp_path / "run", pipelines=2, shake=0.3))
+    x, y, queries = task(learner)
+    free = learner.adapt(x, y)
+
+    other = learner.adapt(x, y, pipeline=1 - free.pipeline)
+
+    assert other.pipeline == 1 - free.pipeline
+    assert other.posterior == free.posterior
+    assert not np.allclose(other.predict(queries).values, free.predict(queries).values)
+    with pytest.raises(ConfigError, match=r"pipeline 2 is unknown. Known: 0, 1."):
+        learner.module(2)
+
+
+def test_a_run_with_one_pipeline_is_sure(one: Learner) -> None:
+    x, y, _ = task(one)
+
+    assert one.adapt(x, y).posterior == {0: 1.0}
+    assert "routing" not in one.evaluate(tasks=2, steps=0)
+
+
+# --- by features ----------------------------------------------------------------------------
+
+
+def clustered(folder: Path, centres: np.ndarray, dims: int = 0) -> Learner:
+    arrays = {"clustering.centres": centres.astype(np.float32)}
+    return load(saved(config_of(), folder, 2, 0.1, arrays, {"features": "pixels", "dims": dims}))
+
+
+DARK, LIGHT = np.full(PIXELS, 0.1), np.full(PIXELS, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "pipeline", "share"),
+    [
+        ((0.1, 0.1, 0.2, 0.3, 0.8, 0.9), 0, 4 / 6),
+        ((0.1, 0.6, 0.7, 0.9, 0.9, 0.9), 1, 1 / 6),
+        ((0.0, 0.1, 0.2, 0.6, 0.6, 0.6), 0, 3 / 6),  # as many: the centre that is nearer
+        ((0.4, 0.4, 0.4, 0.9, 0.9, 0.9), 1, 3 / 6),
+    ],
+)
+@pytest.mark.parametrize("dims", [0, 16])
+def test_most_support_pictures_choose_the_nearest_centre(
+    values: tuple[float, ...], pipeline: int, share: float, dims: int, tmp_path: Path
+) -> None:
+    centres = np.stack([DARK, LIGHT]).astype(np.float32)
+    seed = config_of().run.seed
+    learner = clustered(tmp_path, Projection(seed, PIXELS, 16)(centres) if dims else centres, dims)
+    x = np.array(values, dtype=np.float32)[:, None, None, None] * np.ones((6, 1, 28, 28), "f4")
+
+    found = learner.adapt(x, list("aabbcc"))
+
+    assert found.pipeline == pipeline
+    assert found.posterior == pytest.approx({0: share, 1: 1 - share})
+
+
+def test_evaluation_goes_the_same_way(tmp_path: Path) -> None:
+    learner = clustered(tmp_path / "run", np.stack([DARK, LIGHT]))  # glyphs are dark
+
+    found = learner.evaluate(tasks=3, steps=1)
+
+    routing = found.pop("routing")
+    assert (routing["by"], routing["tasks"], routing["shares"]) == ("features", 3, [1.0, 0.0])
+    alone = load(saved(config_of(), tmp_path / "alone"))  # the same first pipeline
+    assert found == alone.evaluate(tasks=3, steps=1)
+    by_loss = load(saved(config_of(), tmp_path / "by_loss", pipelines=2))
+    assert by_loss.evaluate(tasks=3, steps=1)["routing"]["by"] == "support_loss"
+
+
+# --- what is told ---------------------------------------------------------------------------
+
+
+def test_the_summary_tells_shares_and_means_by_origin() -> None:
+    rows = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [0.4, 0.6]])
+
+    found = summary(Routes((0, 3), np.array([0, 0, 1, 1]), rows), ["b", "b", "a", "b"])
+
+    assert found["pipelines"] == [0, 3]
+    assert found["shares"] == [0.5, 0.5]
+    assert found["posterior"] == pytest.approx([0.5, 0.5])
+    first, second = found["origins"]
+    assert first == {"origin": "a", "tasks": 1, "shares": [0, 1], "posterior": [0.2, 0.8]}
+    assert (second["origin"], second["tasks"]) == ("b", 3)
+    assert second["shares"] == pytest.approx([2 / 3, 1 / 3])
+    assert second["posterior"] == pytest.approx([0.6, 0.4])
+
+
+def test_origins_are_told_and_decide_nothing(tmp_path: Path) -> None:
+    options = {"sources": ["glyphs", "textures"], "channels": 1}
+    config = config_of(task={"source": "mixed", "image_size": 28, "options": options})
+    learner = load(saved(config, tmp_path, pipelines=2, shake=0.3))
+    source = learner._answerer.source
+    before = learner.evaluate(tasks=6, steps=1)
+
+    source.origin = np.zeros_like(source.origin)
+    after = learner.evaluate(tasks=6, steps=1)
+
+    assert [row["origin"] for row in before["routing"].pop("origins")] == ["glyphs", "textures"]
+    assert [row["tasks"] for row in after["routing"].pop("origins")] == [6]
+    assert before == after
