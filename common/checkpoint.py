@@ -23,6 +23,7 @@ BEST: Final = "checkpoint-best.safetensors"
 GAMMA: Final = "gamma"  # the matrix in force, by unit and active pipeline
 CLUSTERING: Final = "clustering."  # of the strategy's arrays
 FORMAT: Final = 1
+_REMEDY: Final = " Use another one."
 _MAX_HEADER: Final = 64 * 1024**2
 
 Tensors = dict[str, NDArray[Any]]
@@ -103,10 +104,7 @@ def read(path: Path) -> Checkpoint:
             raise ValueError("its digest is wrong")
         return Checkpoint(number, tensors, json.loads(meta_text))
     except (KeyError, ValueError, SafetensorError) as error:
-        raise RunDirectoryError(
-            f"checkpoint {str(path)!r} is damaged: {error}. Its other generation is used where "
-            "there is one."
-        ) from None
+        raise RunDirectoryError(f"checkpoint {str(path)!r} is damaged: {error}.{_REMEDY}") from None
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -121,8 +119,9 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
                 damaged.append(str(error))
     best = max(found, key=lambda checkpoint: checkpoint.round, default=None)
     if best is None and damaged:
+        reasons = ", ".join(one.removesuffix(_REMEDY).rstrip(".") for one in damaged)
         raise RunDirectoryError(
-            f"no checkpoint of {str(folder)!r} is whole: {' '.join(damaged)} "
+            f"no checkpoint of {str(folder)!r} is whole: {reasons}. "
             "Restore one from a backup, or start in an empty run directory."
         )
     return best, damaged

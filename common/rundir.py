@@ -56,12 +56,26 @@ def read_rows(folder: Path, table: str, after: int = -1) -> list[Row]:
 
     Args:
         after: only rows whose primary key is greater.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
     """
     if table not in ("rounds", "evaluations", "gamma", "worker_events", "starts"):
         raise ValueError(f"unknown table {table!r}")
     path = folder / RECORD
     if not path.exists():
         return []
+    try:
+        rows = _rows(path, table, after)
+    except sqlite3.Error as error:
+        raise RunDirectoryError(
+            f"the record of {str(folder)!r} cannot be read: {error}. Restore {RECORD} from a "
+            "backup."
+        ) from None
+    return [{key: _decoded(key, row[key]) for key in row.keys()} for row in rows]  # noqa: SIM118
+
+
+def _rows(path: Path, table: str, after: int) -> list[sqlite3.Row]:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
     try:
         db.row_factory = sqlite3.Row
@@ -69,10 +83,9 @@ def read_rows(folder: Path, table: str, after: int = -1) -> list[Row]:
         if made is None:  # the server is about to make its tables
             return []
         query = f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid"
-        rows = db.execute(query, (after,)).fetchall()
+        return db.execute(query, (after,)).fetchall()
     finally:
         db.close()
-    return [{key: _decoded(key, row[key]) for key in row.keys()} for row in rows]  # noqa: SIM118
 
 
 def ending(rounds: Sequence[Row], events: Sequence[Row]) -> str:

@@ -23,17 +23,18 @@ def write_report(
         BadInputError: no run, nothing in it yet, or a folder that cannot be written.
     """
     from dmaml.report.build import TASKS, compare, report
-    from dmaml.report.document import write
+    from dmaml.report.document import require_folder, write
 
     began = time.monotonic()
     if len(runs) > 1 and tasks is not None:
         raise ConfigError("--tasks with several runs: a comparison tries no model. Leave it out.")
+    folder = out or (runs[0] / "report" if len(runs) == 1 else COMPARISON)
+    if out is not None or runs[0].is_dir():  # else there is no run, which is said then
+        require_folder(folder)
     if len(runs) == 1:
         made = report(runs[0], data_dir, TASKS if tasks is None else tasks)
-        folder = out or runs[0] / "report"
     else:
         made = compare(runs)
-        folder = out or COMPARISON
     page = write(made, folder)
     took_s = time.monotonic() - began
     size = page.stat().st_size

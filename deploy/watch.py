@@ -42,10 +42,9 @@ class RecordReader:
     def server(self) -> str | None:
         """Return where the run's server listens, or None where none is at work."""
         try:
-            found: dict[str, Any] = json.loads((self._folder / ADDRESS).read_text())
-        except (OSError, ValueError):
+            return str(json.loads((self._folder / ADDRESS).read_text())["grpc"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return str(found["grpc"])
 
     def read(self, view: View) -> View:
         """Return the view after the rows that were not there before."""
@@ -123,7 +122,13 @@ def views(reader: RecordReader | None, address: Address) -> Iterator[View]:
         while not view.is_over:
             if reader is not None:
                 view = reader.read(view)
-            status = server.status()
+            try:
+                status = server.status()
+            except ServerUnreachableError:
+                if reader is None:
+                    raise
+                yield replace(view, state=reader.last_state(), actors=())  # its server was killed
+                return
             if status is not None:
                 view = _seen(view, reader, server, status)
             elif reader is not None and not server.is_known:
@@ -225,8 +230,11 @@ def watch_lines(target: str | None, address: Address, json_output: bool) -> None
         return
     reader = RecordReader(Path(target))
     if server := reader.server():
-        run("watch", replace(address, target=server), json_output)
-        return
+        try:
+            run("watch", replace(address, target=server), json_output)
+            return
+        except ServerUnreachableError as error:  # it was killed: what it recorded is shown
+            sys.stderr.write(f"{error}\n")
     view = last_view(reader)
     if json_output:
         values = {"name": view.name, "state": view.state.upper(), "trained": view.trained}

@@ -124,9 +124,9 @@ class Adapted:
         1e-5 (see `exports.save`); a file appears whole or not at all.
 
         Raises:
-            ConfigError: another ending, or no plain form.
+            ConfigError: another ending, no plain form, or it cannot be written.
             HostError: `.onnx` without the packages that it needs.
-            RunTimeError: it cannot be written, or the copy predicts otherwise.
+            RunTimeError: the copy predicts otherwise.
         """
         path = exports.checked_path(file)
         expected = self.predict(self._support.x)

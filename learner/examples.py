@@ -94,8 +94,15 @@ def numbered(labels: Any, count: int) -> tuple[tuple[Label, ...], Tensor]:
     return tuple(places), torch.tensor(numbers, dtype=torch.int64)
 
 
-def require_classes(found: int, n_way: int, any_way: bool, algorithm: str) -> None:
+def require_classes(what: str, found: int, n_way: int, any_way: bool, algorithm: str) -> None:
     """Raise unless an algorithm can tell so many classes apart.
+
+    Args:
+        what: the support set, for errors.
+        found: its classes.
+        n_way: those of training.
+        any_way: whether the algorithm takes another number.
+        algorithm: its name.
 
     Raises:
         DataError: one class only.
@@ -103,12 +110,12 @@ def require_classes(found: int, n_way: int, any_way: bool, algorithm: str) -> No
     """
     if found < 2:
         raise DataError(
-            f"support: found {found} class, required at least 2. Add a folder (or a label) for "
+            f"{what}: found {found} class, required at least 2. Add a folder (or a label) for "
             "each class to tell apart."
         )
     if found != n_way and not any_way:
         raise ConfigError(
-            f"support: found {found} classes, and algorithm {algorithm!r} of this run has outputs "
+            f"{what}: found {found} classes, and algorithm {algorithm!r} of this run has outputs "
             f"for exactly {n_way}. Give {n_way} classes, train a run with task.n_way={found}, or "
             "one with protonet, matching or pretrain, which take any number."
         )

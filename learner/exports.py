@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from dmaml.common.errors import ConfigError, HostError, RunTimeError
+from dmaml.common.places import require_place
 from dmaml.worker.tasks.cache import write_whole
 
 TOLERANCE: Final = 1e-5  # of a probability, or relative to a value larger than 1
@@ -36,14 +37,17 @@ def checked_path(file: str | Path) -> Path:
     """Return the path; raise where nothing can be written there.
 
     Raises:
-        ConfigError: another ending, or a folder.
+        ConfigError: another ending, a folder, or a place that is no folder.
         HostError: `.onnx` without the packages that it needs.
     """
     path = Path(file).expanduser()
-    if path.suffix not in (SAFETENSORS, ONNX) or path.is_dir():
+    if path.suffix not in (SAFETENSORS, ONNX):
         raise ConfigError(
             f"{str(path)!r}: required the name of a file that ends in {SAFETENSORS} or {ONNX}."
         )
+    if path.is_dir():
+        raise ConfigError(f"{str(path)!r} is a folder. Give the name of a file.")
+    require_place(path, repr(str(path)), "Give another place.")
     if path.suffix == ONNX:
         _require_onnx()
     return path
@@ -73,7 +77,8 @@ def save(
 
     Raises:
         HostError: `.onnx` without the packages that it needs.
-        RunTimeError: it cannot be written, or the copy gives something else.
+        ConfigError: it cannot be written.
+        RunTimeError: the copy gives something else.
     """
     texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
     data, gives = (_safetensors if path.suffix == SAFETENSORS else _onnx)(module, texts, x)
@@ -81,7 +86,7 @@ def save(
     try:
         write_whole(path, lambda file: file.write(data))
     except OSError as error:
-        raise RunTimeError(
+        raise ConfigError(
             f"{str(path)!r} cannot be written: {error.strerror or error}. Give another place."
         ) from error
 

@@ -51,7 +51,7 @@ class Inputs:
         if self._source.kind == "regression":
             width = self._source.num_outputs(self._config.task.n_way)
             return Support(x, targets(labels, width, len(x))), ()
-        classes, y = self._numbered(labels, len(x))
+        classes, y = self._numbered("support", labels, len(x))
         return Support(x, y), classes
 
     def queries(self, given: Given) -> Tensor:
@@ -69,13 +69,14 @@ class Inputs:
             )
         preparation = self._preparation()
         files = find_pictures(folder, "support", needs_classes=True)
-        classes, y = self._numbered(files.labels, len(files.paths))  # before pictures are read
+        what = f"support folder {str(folder)!r}"
+        classes, y = self._numbered(what, files.labels, len(files.paths))  # before they are read
         return Support(torch.from_numpy(preparation.read(files.paths)), y), classes
 
-    def _numbered(self, labels: Any, count: int) -> tuple[tuple[Label, ...], Tensor]:
+    def _numbered(self, what: str, labels: Any, count: int) -> tuple[tuple[Label, ...], Tensor]:
         classes, y = numbered(labels, count)
         config = self._config
-        require_classes(len(classes), config.task.n_way, self._any_way, config.algorithm.name)
+        require_classes(what, len(classes), config.task.n_way, self._any_way, config.algorithm.name)
         return classes, y
 
     def _preparation(self) -> Preparation:

@@ -176,9 +176,10 @@ class Learner:
         """Write `module()` as a state_dict (`.safetensors`) or a graph (`.onnx`), and return it.
 
         Raises:
-            ConfigError: another ending; no plain form; `.onnx` of a model with batch norm.
+            ConfigError: another ending; no such pipeline; no plain form; `.onnx` of a model with
+                batch norm; it cannot be written.
             HostError: `.onnx` without the packages that it needs.
-            RunTimeError: it cannot be written, or the copy gives something else.
+            RunTimeError: the copy gives something else.
         """
         path = exports.checked_path(file)
         module = self.module(pipeline)

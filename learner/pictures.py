@@ -110,8 +110,13 @@ def find_pictures(path: Path, what: str, needs_classes: bool) -> Files:
     Raises:
         DataError: nothing there, no pictures, or another layout.
     """
+    path = path.expanduser()
     if path.is_file() and not needs_classes:
         return Files((path,), None)
+    if path.is_file():
+        raise DataError(
+            f"{what}: {str(path)!r} is a file. Required a folder with a folder for each class."
+        )
     flat = _flat(path)
     if flat and needs_classes:
         raise DataError(

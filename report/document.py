@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dmaml.common.errors import ConfigError
+from dmaml.common.places import require_place
 from dmaml.report.section import Section, Shown, Table, rendered
 
 PAGE: Final = "report.html"
@@ -81,6 +82,16 @@ def document(
         + "\n</body></html>\n"
     )
     return Document(html, pictures)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise before a report is made unless it can be written there.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    what = f"report folder {str(folder)!r}"
+    require_place(folder / PICTURES / PAGE, what, "Name another with --out.")
 
 
 def write(made: Document, folder: Path) -> Path:

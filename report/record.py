@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +62,7 @@ def read_record(folder: Path) -> RunRecord:
     """
     config = read_config(folder)
     tables = ("rounds", "evaluations", "gamma", "worker_events", "starts")
-    try:
-        rounds, evaluations, gamma, events, starts = (read_rows(folder, name) for name in tables)
-    except sqlite3.Error as error:
-        raise RunDirectoryError(
-            f"the record of {str(folder)!r} cannot be read: {error}. Restore run.sqlite from a "
-            "backup."
-        ) from None
+    rounds, evaluations, gamma, events, starts = (read_rows(folder, name) for name in tables)
     if not rounds:
         raise RunDirectoryError(
             f"run directory {str(folder)!r} has no round yet. Train first: dmaml train "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -170,7 +171,40 @@ def test_a_damaged_record_is_one_sentence(
     for file in (tmp_path / "run").glob("run.sqlite*"):
         file.write_bytes(b"nothing of the kind" * 100)
 
-    assert "cannot be read" in refused(capsys, "report", "run")
+    for command in ("report", "watch", "cluster"):
+        assert "the record of 'run' cannot be read" in refused(capsys, command, "run")
+
+
+def test_an_interrupt_while_a_report_is_written_leaves_no_half(
+    waves: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def interrupt(path: Path, data: bytes) -> int:
+        if "steps" in path.name:
+            write(path, data[: len(data) // 2])
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupt)
+
+    assert run_cli(["report", str(waves), "--out", "out"]) == 130
+
+    assert capsys.readouterr() == ("", "interrupted\n")
+    assert {path.suffix for path in files() if path.is_file()} == {".png", ".svg"}
+    assert not [path for path in files() if "steps" in path.name]
+
+
+def test_a_place_that_is_no_folder_is_told_before_anything_is_computed(
+    waves: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").write_text("")
+    monkeypatch.setattr("dmaml.report.build.report", None)
+
+    sentence = refused(capsys, "report", str(waves), "--out", "file/out")
+
+    assert "report folder 'file/out' cannot be written" in sentence
+    assert "Name another with --out" in sentence
 
 
 def test_one_run_twice_is_one_sentence(waves: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,3 +255,24 @@ def test_a_finished_run_is_shown_once(waves: Path, capsys: pytest.CaptureFixture
     assert [version for version, _ in last.validation] == [3, 6]
     assert run_cli(["watch", str(waves)]) == 0
     assert "run tiny: finished, round 6/6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['{"grpc": "127.0.0.1:1"}', "[1]", "{}", "{"])
+def test_a_run_whose_server_was_killed_is_shown_as_it_was_recorded(
+    text: str,
+    waves: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dmaml.deploy.control.PATIENCE_S", 0.1)
+    monkeypatch.setattr("dmaml.deploy.watch.PATIENCE_S", 0.0)
+    shutil.copytree(waves, tmp_path / "run")
+    (tmp_path / "run" / "server.json").write_text(text)
+    with sqlite3.connect(tmp_path / "run" / RECORD) as db:
+        db.execute("DELETE FROM worker_events")
+
+    *_, last = views(RecordReader(tmp_path / "run"), Address("127.0.0.1:1"))
+    assert (last.state, last.trained) == ("without a server", 6)
+    assert run_cli(["watch", "run"]) == 0
+    assert "run tiny: without a server, round 6/6" in capsys.readouterr().err

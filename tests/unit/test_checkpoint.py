@@ -130,8 +130,11 @@ def test_two_damaged_generations_are_an_error_and_none_is_not(tmp_path):
     for name in GENERATIONS:
         (tmp_path / name).write_bytes(b"torn")
 
-    with pytest.raises(RunDirectoryError, match=r"no checkpoint of .* is whole"):
+    with pytest.raises(RunDirectoryError, match=r"no checkpoint of .* is whole") as caught:
         checkpoints.load_latest(tmp_path)
+
+    assert all(name in str(caught.value) for name in GENERATIONS)
+    assert "Use another one" not in str(caught.value)  # there is none
 
 
 def test_newer_format_is_refused_with_the_remedy(tmp_path, monkeypatch):

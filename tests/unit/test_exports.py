@@ -136,7 +136,10 @@ def test_a_copy_that_gives_something_else_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     one, _ = adapted(tmp_path / "run")
+    x = torch.ones(1, 1)
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(RunTimeError, match=r"cannot be written: .*Give another place"):
+    with pytest.raises(ConfigError, match=r"file' is no folder. Give another place"):
         one.save(tmp_path / "file" / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"cannot be written: .*Give another place"):
+        save(nn.Identity(), {}, x, x, tmp_path / "file" / "model.safetensors")

@@ -39,6 +39,7 @@ def test_the_page_on_the_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ),
         tmp_path / "runs" / "mine",
     )
+    saved(config_of(), tmp_path / "runs" / "several", pipelines=2, shake=0.3)
     (tmp_path / "my" / "query").mkdir(parents=True)
     for name in ("circle", "cross", "stroke"):
         (tmp_path / "my" / "support" / name).mkdir(parents=True)

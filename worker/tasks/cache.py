@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -35,5 +36,6 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.chmod(temporary, 0o644)  # mkstemp gives 0600; a cache may be shared
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # interrupted after it was renamed
+            os.unlink(temporary)
         raise
