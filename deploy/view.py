@@ -18,7 +18,7 @@ from dmaml.common.items import RunState
 from dmaml.common.rundir import Row
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
-WIDTH: Final = 48  # characters of a sparkline
+WIDTH: Final = 40  # characters of a sparkline: a terminal has 80 and more
 KEPT: Final = 20_000  # points of a curve
 EVENTS: Final = 6
 ACTORS: Final = 12  # lines of the table
@@ -136,26 +136,27 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 def screen(view: View) -> RenderableType:
     """Return the view as rich draws it."""
+    speed = f"  {view.tasks_per_s:.1f} tasks/s" if view.tasks_per_s else ""
     head = Text.assemble(
         ("run ", "dim"), (view.name, "bold"), "  ", (view.state, _STYLES.get(view.state, "")),
-        f"  round {view.trained}/{view.rounds}", f"  {view.tasks_per_s:.1f} tasks/s",
+        f"  round {view.trained}/{view.rounds}{speed}",
     )  # fmt: skip
     parts: list[RenderableType] = [head]
     if view.message:
         parts.append(Text(view.message, style="yellow"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
     if view.rounds:
-        parts.append(ProgressBar(total=view.rounds, completed=view.trained, width=60))
-    curves = Table.grid(padding=(0, 2))
-    curves.add_column(no_wrap=True)
-    curves.add_column(no_wrap=True)
-    curves.add_column(no_wrap=True)
+        bar = ProgressBar(total=view.rounds, completed=view.trained, width=WIDTH)
+        grid.add_row(Text("rounds", style="dim"), f"{view.trained / view.rounds:.0%}", bar)
     for name, points in _curves(view):
         values = [value for _, value in points]
-        first, last = f"{values[0]:.3f}", f"{values[-1]:.3f}"
-        curves.add_row(Text(name, style="dim"), sparkline(values), f"{first} → {last}")
+        words = f"{values[0]:.3f} → {values[-1]:.3f}"
+        grid.add_row(Text(name, style="dim"), words, sparkline(values))
+    parts.append(grid)
     if view.gamma:
-        curves.add_row(Text("γ", style="dim"), Text(view.gamma), "")
-    parts.append(curves)
+        parts.append(Text.assemble(("γ  ", "dim"), view.gamma))
     if view.actors:
         parts.append(_actor_table(view.actors))
     for at, words in view.events:

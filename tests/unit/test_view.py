@@ -28,7 +28,7 @@ def status(version: int, loss: float = 1.0, workers: tuple[str, ...] = (), **cha
 
 
 def shown(view: View) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=80)
     console.print(screen(view))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -81,6 +81,19 @@ def test_rows_of_the_record_are_the_curves() -> None:
     assert "0.200 → 0.800" in text
     assert "worker x joined" in text
     assert "round 4/8" in text
+
+
+def test_nothing_is_cut_on_a_terminal_of_80_columns() -> None:
+    points = tuple((version, 1 / version) for version in range(1, 100))
+    view = View(
+        name="waves", rounds=100, metric="accuracy", loss=points, score=points, validation=points
+    )
+
+    text = shown(view)
+
+    assert "…" not in text
+    assert "validation accuracy  1.000 → 0.010" in text
+    assert len(text.splitlines()) == 5  # head, rounds, three curves
 
 
 def test_a_failed_run_says_why() -> None:
