@@ -103,7 +103,7 @@ def _trained_sections(
         if trained.source.kind == "regression":
             episodes = trained.episodes(2 * COLUMNS, STEPS, QUERIES, after_cpu_seconds(PATIENCE_S))
             return [fitted_curves(episodes)], []
-        steps = len(record.evaluations[-1]["metrics"][record.metric]["mean"]) - 1
+        steps = record.num_steps
         episodes = trained.episodes(
             tasks, (0, steps) if steps else (0,), None, after_cpu_seconds(PATIENCE_S)
         )

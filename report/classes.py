@@ -75,7 +75,7 @@ def per_class(episodes: Sequence[Episode]) -> Section:
     perfect = sum(one.after == 1.0 for one in classes)
     caption = (
         f"{len(classes)} classes in {len(episodes)} test tasks, {num_queries} queries, after "
-        f"adaptation; batch norm by the support set alone. {perfect} classes had every query "
+        f"adaptation (inductive). {perfect} classes had every query "
         "right. Few queries a class make its figure rough: the tables say how many."
         + (" A class turned by quarter turns counts as the same one." if turned else "")
     )

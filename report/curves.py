@@ -59,7 +59,7 @@ def _draw(axis: Any, record: RunRecord, metric: str) -> None:
     """Draw one figure of rounds and validations."""
     name = _OF_ROUNDS.get(metric, metric)
     versions = [row["version"] for row in record.rounds]
-    has_steps = len(record.evaluations[-1]["metrics"][record.metric]["mean"]) > 1
+    has_steps = record.num_steps > 0
     lines = [(name, AFTER, "after adaptation" if has_steps else "training")]
     if has_steps:
         lines.insert(0, (f"{name}_before", BEFORE, "before adaptation"))
@@ -102,7 +102,7 @@ def _table(record: RunRecord) -> Table:
     metric = record.metric
     names = [n for n in (metric, f"{metric}_inductive") if n in record.evaluations[-1]["metrics"]]
     rows = [row for row in record.evaluations if all(n in row["metrics"] for n in names)]
-    steps = len(rows[-1]["metrics"][metric]["mean"]) - 1
+    steps = record.num_steps
     columns = (record.clock, *(f"{n.replace('_', ', ')} ± 95 %" for n in names))
     cells = tuple(
         (
@@ -115,5 +115,6 @@ def _table(record: RunRecord) -> Table:
         for row in rows[-8:]
     )
     which = "the last 8 of " if len(rows) > 8 else ""
-    title = f"Validation after {steps} step{'s' * (steps != 1)} ({which}{len(rows)} validations)"
+    after = f" after {steps} step{'s' * (steps != 1)}" if steps else ""
+    title = f"Validation{after} ({which}{len(rows)} validations)"
     return Table(title, columns, cells)

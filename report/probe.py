@@ -83,13 +83,13 @@ class Trained:
         layout = checkpoints.layout_of(checkpoint)
         self.config = config
         self.version = int(checkpoint.meta["progress"]["version"])
-        self._params = {
-            pipeline: params_of(layout, np.array(theta, dtype="<f4"))
-            for pipeline, theta in sorted(checkpoints.thetas_of(checkpoint).items())
-        }
         self._answerer = Answerer(config, data_dir)
         self.source = self._answerer.source
         self._router = Router(config, checkpoint, self.source)
+        self._params = {
+            pipeline: self._answerer.calibrated(params_of(layout, np.array(theta, dtype="<f4")))
+            for pipeline, theta in sorted(checkpoints.thetas_of(checkpoint).items())
+        }
 
     def episodes(
         self,
@@ -100,7 +100,8 @@ class Trained:
     ) -> list[Episode]:
         """Return the first test tasks with the answers after each number of steps.
 
-        Batch norm takes the statistics of the support set (inductive).
+        Inductive: batch norm takes the statistics of the support set, or of training tasks where
+        the method is calibrated by them.
 
         Args:
             tasks: how many at most.

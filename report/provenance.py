@@ -21,7 +21,7 @@ def summary(record: RunRecord) -> Section:
     metric = record.metric
     seconds = record.seconds()
     figures = last["metrics"][metric]
-    steps = len(figures["mean"]) - 1
+    steps = record.num_steps
     result = figure_words(figures["mean"][-1], figures["ci95"][-1])
     after = f" after {steps} step{'s' * (steps != 1)}" if steps else ""
     done = f"{row['version']} of {config.run.rounds}"

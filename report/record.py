@@ -40,6 +40,12 @@ class RunRecord:
         return main_metric(self.evaluations[-1]["metrics"])
 
     @property
+    def num_steps(self) -> int:
+        """Adaptation steps of the last validation; 0 of a method that they change nothing in."""
+        means = self.evaluations[-1]["metrics"][self.metric]["mean"]
+        return len(means) - 1 if len(set(means)) > 1 else 0
+
+    @property
     def is_over(self) -> bool:
         """Whether the run is finished or failed."""
         return bool(ending(self.rounds, self.events))

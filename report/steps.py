@@ -19,7 +19,7 @@ def by_step(record: RunRecord) -> Section | None:
     """Return the main figure after 0, 1, ... steps; None of a method that takes no steps."""
     metric = record.metric
     rows = [row for row in record.evaluations if metric in row["metrics"]]
-    if len(rows[-1]["metrics"][metric]["mean"]) < 2:
+    if not record.num_steps:
         return None
     chosen = [rows[i] for i in sorted({0, (len(rows) - 1) // 2, len(rows) - 1})]
     inductive = f"{metric}_inductive"
@@ -41,9 +41,7 @@ def by_step(record: RunRecord) -> Section | None:
         "step, with 95 % intervals over tasks."
     )
     if inductive in names:
-        caption += (
-            " Left: batch norm over the query set (transductive); right: by the support set alone."
-        )
+        caption += " Left: batch norm over the query set (transductive); right: inductive."
     last = rows[-1]["metrics"]
     steps = range(len(last[metric]["mean"]))
     table = Table(
