@@ -41,9 +41,10 @@ class RunRecord:
 
     @property
     def num_steps(self) -> int:
-        """Adaptation steps of the last validation; 0 of a method that they change nothing in."""
-        means = self.evaluations[-1]["metrics"][self.metric]["mean"]
-        return len(means) - 1 if len(set(means)) > 1 else 0
+        """Adaptation steps of the last validation; 0 where they change no figure of it."""
+        means = [figures["mean"] for figures in self.evaluations[-1]["metrics"].values()]
+        has_steps = any(len(set(values)) > 1 for values in means)
+        return len(means[0]) - 1 if has_steps else 0
 
     @property
     def is_over(self) -> bool:
