@@ -356,19 +356,47 @@ def export(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directory; several: a comparison.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directory; several: a comparison; features RUN: its features."),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; default RUN/report or runs/comparison.")
+        Path | None,
+        typer.Option("--out", help="Folder; default RUN/report, RUN/features or runs/comparison."),
     ] = None,
     tasks: Annotated[
-        int | None, typer.Option(help="Test tasks to try the model on; default 200.", min=1)
+        int | None,
+        typer.Option(help="Test tasks to try the model on; default 200 (features: 20).", min=1),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="features: the same network, trained otherwise.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="features: adaptation steps; default evaluation.steps.")
+    ] = None,
+    against_steps: Annotated[int | None, typer.Option(help="features: those of --against.")] = None,
+    against_lr: Annotated[
+        float | None, typer.Option(help="features: the rate of adaptation of --against.")
     ] = None,
     data_dir: DataDir = None,
     json_output: Json = False,
 ) -> None:
-    """Write what a run learned as one HTML file with pictures, or compare several runs."""
-    from dmaml.deploy.report import write_report
+    """Write what a run learned as one HTML file with pictures, or compare several runs.
 
+    dmaml report features RUN --against RUN shows what the layers of two networks look for, and what
+    adaptation changes in them.
+    """
+    from dmaml.deploy.report import FEATURES, Asked, write_report, write_study
+
+    asked = Asked(against, steps, against_steps, against_lr)
+    if runs[0] == FEATURES:
+        write_study(runs[1:], asked, out, tasks, data_dir, json_output)
+        return
+    if asked != Asked():
+        raise ConfigError(
+            "--against, --steps, --against-steps and --against-lr are for a feature study: dmaml "
+            "report features RUN --against RUN. Add features, or leave them out."
+        )
     write_report(runs, out, tasks, data_dir, json_output)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from dmaml.learner import exports
 from dmaml.learner.adapted import Adapted
 from dmaml.learner.inputs import Given, Inputs
 from dmaml.learner.router import Router, Routes, joined, origins_of, summary
+from dmaml.learner.task import Task, drawn_task
 from dmaml.worker import routing
 from dmaml.worker.algorithms.adapted import plain
 from dmaml.worker.algorithms.maml_rl import MamlRl
@@ -83,6 +84,16 @@ class Learner:
         """The parameters of the first pipeline."""
         return self.pipelines[min(self.pipelines)]
 
+    @property
+    def kind(self) -> Literal["classification", "regression", "control"]:
+        """What the run's tasks are."""
+        return self._answerer.source.kind
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self._answerer.source.input_shape)
+
     def adapt(
         self,
         support_x: Given,
@@ -138,6 +149,20 @@ class Learner:
         made.posterior = posterior
         return made
 
+    def task(self, number: int = 0, most_queries: int | None = None) -> Task:
+        """Return one of the run's test tasks of pictures: those that `evaluate` counts from 0.
+
+        Args:
+            number: >= 0; the same number gives the same classes and support set.
+            most_queries: query examples per class, fewer where the classes have fewer; None:
+                `evaluation.k_query`.
+
+        Raises:
+            ConfigError: the run's tasks are no pictures with classes.
+            DataError: too few classes or examples.
+        """
+        return drawn_task(self._answerer, self.config, number, most_queries)
+
     def clone(self) -> Learner:
         """Return an independent copy: its parameters may be changed."""
         twin = copy.copy(self)
@@ -147,11 +172,15 @@ class Learner:
         }
         return twin
 
-    def module(self, pipeline: int | None = None) -> nn.Module:
+    def module(self, pipeline: int | None = None, like: Tensor | None = None) -> nn.Module:
         """Return the network before any adaptation as a plain torch module.
 
-        Its batch norms take the statistics of their batch, always. Metric-based algorithms give
-        the embedding, `pretrain` a last layer of zeros.
+        Metric-based algorithms give the embedding, `pretrain` a last layer of zeros.
+
+        Args:
+            pipeline: of which meta-model; None: of the first.
+            like: examples `[N, *input_shape]`, N >= n_way: its batch norms have their statistics;
+                None: each takes those of its batch, always.
 
         Raises:
             ConfigError: no such pipeline, or the algorithm or model has no plain form.
@@ -160,17 +189,18 @@ class Learner:
         pipeline = min(self.pipelines) if pipeline is None else pipeline
         source, n_way = self._answerer.source, self.config.task.n_way
         classifies = source.kind == "classification"
-        count = n_way if classifies else 1
-        y = torch.arange(n_way) if classifies else torch.zeros(1, source.num_outputs(1))
+        blank = torch.zeros(n_way if classifies else 1, *source.input_shape)
+        x = blank if like is None else like
+        labels = torch.arange(len(x)) % n_way  # of no effect: there are no steps
+        y = labels if classifies else torch.zeros(len(x), source.num_outputs(1))
         adapt = getattr(self._answerer.algorithm, "adapt", None)
-        blank = torch.zeros(count, *source.input_shape)
-        made = None if adapt is None else adapt(self.pipelines[pipeline], blank, y, 0)
+        made = None if adapt is None else adapt(self.pipelines[pipeline], x, y, 0)
         if made is None:
             raise ConfigError(
                 f"algorithm {self.config.algorithm.name!r} has no plain form: its network works "
                 "on examples and labels together. Keep the run and use dmaml.learner."
             )
-        return plain(made.model, made.params, None)
+        return plain(made.model, made.params, None if like is None else made.statistics)
 
     def save(self, file: str | Path, pipeline: int | None = None) -> Path:
         """Write `module()` as a state_dict (`.safetensors`) or a graph (`.onnx`), and return it.
@@ -344,6 +374,7 @@ def load(
     data_dir: Path | None = None,
     n_way: int | None = None,
     k_shot: int | None = None,
+    inner_lr: float | None = None,
 ) -> Learner:
     """Return the trained meta-model of a run directory.
 
@@ -353,14 +384,16 @@ def load(
         data_dir: where data files are looked for first.
         n_way: classes per task in evaluation; None: the run's.
         k_shot: support examples per class in evaluation; None: the run's.
+        inner_lr: the rate of adaptation; None: the run's.
 
     Raises:
         RunDirectoryError: no run, or no whole checkpoint.
-        ConfigError: another n_way, and the algorithm's outputs are tied to that of training.
+        ConfigError: another n_way, and the algorithm's outputs are tied to that of training; a rate
+            that is not > 0, or for a run that learned its rates.
         DataError: too few classes or examples.
     """
     folder = Path(run_dir)
-    config = _reshaped(read_config(folder), n_way, k_shot)
+    config = _paced(_reshaped(read_config(folder), n_way, k_shot), inner_lr)
     if which == "best":
         if not (folder / checkpoints.BEST).exists():
             raise RunDirectoryError(
@@ -387,6 +420,21 @@ def _reshaped(config: RunConfig, n_way: int | None, k_shot: int | None) -> RunCo
             raise ConfigError(f"{name} {value}: required at least 1.")
     evaluation = config.evaluation.model_copy(update=update)
     return config.model_copy(update={"evaluation": evaluation})
+
+
+def _paced(config: RunConfig, inner_lr: float | None) -> RunConfig:
+    """Return the configuration with another rate of adaptation."""
+    if inner_lr is None:
+        return config
+    if not 0 < inner_lr < float("inf"):
+        raise ConfigError(f"inner_lr {inner_lr}: required a number > 0.")
+    if not isinstance(config.algorithm.inner_lr, float):
+        raise ConfigError(
+            f"inner_lr {inner_lr}: algorithm.inner_lr of this run is "
+            f"{config.algorithm.inner_lr!r}, its rates are among what it learned. Leave it out."
+        )
+    algorithm = config.algorithm.model_copy(update={"inner_lr": inner_lr})
+    return config.model_copy(update={"algorithm": algorithm})
 
 
 def _require(tasks: int, steps: int, split: str, k_query: int | None) -> None:

@@ -1,0 +1,125 @@
+"""What neurons and scores look for, as sheets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmaml.report.features.findings import Classes, Neurons
+from dmaml.report.features.tiles import (
+    Sheet,
+    Tile,
+    draw,
+    heat,
+    height_of,
+    picture,
+    width_of,
+)
+from dmaml.report.section import Shown, axes
+
+Pictures = NDArray[np.float32]
+_CELL = 0.44  # inches
+_ORDINALS = ("first", "second", "third", "fourth")
+
+
+def neuron_sheets(found: Sequence[Neurons], place: int) -> Shown:
+    """Return chosen neurons of one layer, the networks side by side.
+
+    Args:
+        found: of each network.
+        place: which of the layers it is, for its file.
+    """
+    sheets = [_neuron_sheet(one) for one in found]
+    cell = _CELL
+    width = sum(width_of(sheet) * cell + 0.75 for sheet in sheets)
+    height = max(height_of(sheet) for sheet in sheets) * cell + 1.0
+    figure, made = axes(1, len(found), width, height)
+    for axis, sheet, one in zip(made[0], sheets, found, strict=True):
+        draw(axis, sheet)
+        axis.set_title(f"{one.name}: {one.layer}\nη² of all its neurons: {one.mean_share:.2f}")
+    caption = (
+        f"Neurons of {found[0].layer} before adaptation, those that tell the classes apart best: "
+        "η² is the share of a neuron's variance over test pictures that lies between classes. "
+        "made: a picture that maximises the neuron, by gradient ascent from the mean picture; "
+        "highest and lowest: the test pictures with the largest and the smallest activation."
+    )
+    return Shown(f"neurons_{place}", caption, figure, is_vector=False)
+
+
+def _neuron_sheet(one: Neurons) -> Sheet:
+    rows = []
+    for neuron in one.neurons:
+        tiles = [picture(image) for image in (neuron.made, *neuron.highest, *neuron.lowest)]
+        rows.append(tuple(tiles))
+    high, low = len(one.neurons[0].highest), len(one.neurons[0].lowest)
+    return Sheet(
+        tuple(rows),
+        tuple(f"{neuron.number}\nη² {neuron.share:.2f}" for neuron in one.neurons),
+        ("",) * (1 + high + low),
+        (1, 1 + high),
+        ((0, 0, "made"), (1, high, "highest"), (1 + high, high + low, "lowest")),
+    )
+
+
+def class_sheet(found: Sequence[Classes], support: Pictures, letters: Sequence[str]) -> Shown:
+    """Return the pictures that maximise each class's score.
+
+    Args:
+        found: a row each.
+        support: a support picture of each class.
+        letters: of the classes.
+    """
+    rows = [tuple(picture(image) for image in support)]
+    rows += [tuple(None if one.is_blind else picture(image) for image in one.made) for one in found]
+    caption = (
+        "A support picture of each class of the first test task, and pictures that maximise the "
+        "class's score before and after adaptation: gradient ascent from the mean picture on the "
+        "score less an L2 and a total variation penalty."
+    )
+    return _shown("classes", rows, ("support", *map(_row_name, found)), letters, caption)
+
+
+def saliency_sheet(found: Sequence[Classes], queries: Pictures, letters: Sequence[str]) -> Shown:
+    """Return the saliency of a query of each class for its own score.
+
+    Args:
+        found: a row each.
+        queries: float32 `[classes, channels, height, width]`.
+        letters: of the classes.
+    """
+    rows: list[tuple[Tile | None, ...]] = [tuple(picture(image) for image in queries)]
+    rows += [
+        tuple(
+            None if one.is_blind else heat(values, image)
+            for values, image in zip(one.saliency, queries, strict=True)
+        )
+        for one in found
+    ]
+    caption = (
+        "A query of each class of the first test task, and how much each of its pixels moves the "
+        "score of its class: |∂score/∂pixel|, white 0, dark blue the largest of the map. The "
+        "orange line is the outline of the drawing."
+    )
+    return _shown("saliency", rows, ("query", *map(_row_name, found)), letters, caption)
+
+
+def _shown(
+    name: str,
+    rows: Sequence[tuple[Tile | None, ...]],
+    names: tuple[str, ...],
+    letters: Sequence[str],
+    caption: str,
+) -> Shown:
+    sheet = Sheet(tuple(rows), names, tuple(letters))
+    cell = 0.8 if len(letters) <= 5 else 0.66
+    figure, made = axes(1, 1, width_of(sheet) * cell + 1.6, height_of(sheet) * cell + 0.45)
+    draw(made[0][0], sheet, size=8.5)
+    return Shown(name, caption, figure, is_vector=False)
+
+
+def _row_name(one: Classes) -> str:
+    when = "after" if one.is_adapted else "before"
+    blind = "\n(last layer is zero)" if one.is_blind else ""
+    return f"{one.name},\n{when}{blind}"

@@ -1,0 +1,66 @@
+"""What single neurons answer to: their highest and lowest pictures, and the classes they tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The pictures that a neuron answers to most and least.
+
+    Attributes:
+        highest, lowest: their places in the pool, the most extreme first.
+    """
+
+    highest: tuple[int, ...]
+    lowest: tuple[int, ...]
+
+
+def extremes(activations: NDArray[np.floating], count: int) -> Extremes:
+    """Return the `count` pictures with the largest and the smallest activation.
+
+    Of equal ones the first in the pool. Where there are fewer than 2 `count` pictures, each is
+    in one list at most.
+
+    Args:
+        activations: of one neuron, `[pictures]`.
+    """
+    few = min(count, len(activations) // 2)
+    order = np.argsort(-np.asarray(activations, dtype=np.float64), kind="stable").tolist()
+    return Extremes(tuple(order[:few]), tuple(order[::-1][:few]))
+
+
+def selectivity(activations: NDArray[np.floating], labels: NDArray[np.int64]) -> Float64:
+    """Return the share of each neuron's variance that lies between classes (η²).
+
+        η² = Σ_c n_c (ā_c − ā)² / Σ_i (a_i − ā)²
+
+    1: the class decides the activation; 0: it says nothing, which a neuron that never changes
+    gets as well.
+
+    Args:
+        activations: `[pictures, neurons]`.
+        labels: the class of each picture, `[pictures]`.
+
+    Returns:
+        float64 `[neurons]`, 0 to 1.
+    """
+    values = np.asarray(activations, dtype=np.float64)
+    centred = values - values.mean(axis=0)
+    total = np.square(centred).sum(axis=0)
+    between = np.zeros(values.shape[1])
+    for label in np.unique(labels):
+        own = centred[labels == label]
+        between += len(own) * np.square(own.mean(axis=0))
+    return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+
+
+def most_selective(share: Float64, count: int) -> tuple[int, ...]:
+    """Return the numbers of the neurons with the largest share, of equal ones the first."""
+    return tuple(int(n) for n in np.argsort(-share, kind="stable")[:count])
