@@ -35,6 +35,20 @@ class Task:
     query_x: NDArray[np.float32]
     query_y: NDArray[np.int64]
 
+    def by_name(self) -> Task:
+        """Return the same task with labels in the order of the classes' names."""
+        order = sorted(range(len(self.names)), key=lambda label: self.names[label])
+        place = np.argsort(order)
+        support = np.argsort(place[self.support_y], kind="stable")
+        query = np.argsort(place[self.query_y], kind="stable")
+        return Task(
+            tuple(self.names[label] for label in order),
+            self.support_x[support],
+            place[self.support_y[support]],
+            self.query_x[query],
+            place[self.query_y[query]],
+        )
+
 
 def drawn_task(answerer: Answerer, config: RunConfig, number: int, most: int | None) -> Task:
     """Return a test task; see `Learner.task`."""

@@ -42,8 +42,9 @@ def _lines(axis: Any, found: Found) -> None:
         good = np.isfinite(kept).all(axis=0)
         figures = interval(kept)
         places = np.flatnonzero(good)
+        mean, half = (np.array(figures[name])[good] for name in ("mean", "ci95"))
         axis.errorbar(
-            places, np.array(figures["mean"])[good], yerr=np.array(figures["ci95"])[good],
+            places, mean, yerr=[half, np.minimum(half, 1 - mean)],  # CKA is at most 1
             marker=MARKERS[number], markersize=4, capsize=2,
             label=f"{subject.name}, {_steps(subject)}", **line_style(number),
         )  # fmt: skip

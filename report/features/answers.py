@@ -114,7 +114,7 @@ def _shown(
 ) -> Shown:
     sheet = Sheet(tuple(rows), names, tuple(letters))
     cell = 0.8 if len(letters) <= 5 else 0.66
-    figure, made = axes(1, 1, width_of(sheet) * cell + 1.6, height_of(sheet) * cell + 0.45)
+    figure, made = axes(1, 1, width_of(sheet) * cell + 1.6, height_of(sheet) * cell + 0.3)
     draw(made[0][0], sheet, size=8.5)
     return Shown(name, caption, figure, is_vector=False)
 

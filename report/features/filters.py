@@ -23,7 +23,7 @@ def filters(found: Mapping[str, NDArray[np.float32]]) -> Section:
     Args:
         found: by network, float32 `[filters, channels, height, width]`.
     """
-    figure, made = axes(1, len(found), 4.7 * len(found), 4.6)
+    figure, made = axes(1, len(found), 4.6 * len(found), 4.1)
     for axis, (name, weights) in zip(made[0], found.items(), strict=True):
         limit = float(np.percentile(np.abs(weights), _MOST)) or 1.0
         tiles = [signed(one, limit) for one in weights]
@@ -34,7 +34,8 @@ def filters(found: Mapping[str, NDArray[np.float32]]) -> Section:
         draw(axis, Sheet(rows, ("",) * len(rows), ("",) * ACROSS))
         axis.set_title(name)
         scale = ScalarMappable(Normalize(-limit, limit), "gray")
-        bar = figure.colorbar(scale, ax=axis, shrink=0.75, aspect=30, label="weight")
+        bar = figure.colorbar(scale, ax=axis, shrink=0.75, aspect=30)
+        bar.ax.set_title("weight", fontsize=8)
         bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
     shape = next(iter(found.values())).shape
     caption = (

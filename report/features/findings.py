@@ -89,7 +89,7 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the scores of a task's classes look for, classes in the order of `shown_classes`.
+    """What the scores of a task's first classes look for.
 
     Attributes:
         name: of the network; `is_adapted` says when.
@@ -174,40 +174,36 @@ def _neurons(name: str, layers: Layers, layer: str, x: Tensor, given: Pool) -> N
     return Neurons(name, layer, float(share.mean()), tuple(found))
 
 
-def shown_classes(task: Task) -> list[int]:
-    """Return labels in the order of the classes' names, at most 10."""
-    return sorted(range(len(task.names)), key=lambda label: task.names[label])[:MOST_CLASSES]
-
-
-def first_of_each(labels: NDArray[np.int64], shown: Sequence[int]) -> list[int]:
-    """Return the place of the first example of each label."""
+def first_of_each(labels: NDArray[np.int64]) -> list[int]:
+    """Return the place of the first example of each label, of at most 10 labels."""
+    shown = range(min(int(labels.max()) + 1, MOST_CLASSES))
     return [int(np.flatnonzero(labels == label)[0]) for label in shown]
 
 
 def classes(subject: Subject, task: Task) -> list[Classes]:
     """Return what each class's score looks for, before and after adaptation."""
-    shown = shown_classes(task)
     x = torch.from_numpy(task.query_x)
-    own = x[first_of_each(task.query_y, shown)]
+    own = x[first_of_each(task.query_y)]
+    count = len(own)
     found = []
     for is_adapted, state in enumerate(subject.states(task)):
         with torch.no_grad():
-            spread = state.layers.scores(x).std(0)[shown]
-        score = _class_score(state.layers, shown, spread)
-        made = ascended(score, _mean(x, len(shown))).numpy()
+            spread = state.layers.scores(x).std(0)[:count]
+        score = _class_score(state.layers, spread)
+        made = ascended(score, _mean(x, count)).numpy()
         is_blind = not bool((spread > 0).any())
         maps = saliency(score, own).numpy()
         found.append(Classes(subject.name, bool(is_adapted), made, maps, is_blind))
     return found
 
 
-def _class_score(layers: Layers, shown: Sequence[int], spread: Tensor) -> Score:
-    """Return what gives picture i the score of the i-th label, in units of its spread."""
+def _class_score(layers: Layers, spread: Tensor) -> Score:
+    """Return what gives picture i the score of label i, in units of its spread."""
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
-    rows, columns = torch.arange(len(shown)), torch.tensor(shown)
+    rows = torch.arange(len(spread))
 
     def score(pictures: Tensor) -> Tensor:
-        return layers.scores(pictures)[rows, columns] / scale
+        return layers.scores(pictures)[rows, rows] / scale
 
     return score
 

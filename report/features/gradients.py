@@ -12,7 +12,7 @@ Score = Callable[[Tensor], Tensor]  # pictures [N, C, H, W] -> a number for each
 STEPS: Final = 200
 RATE: Final = 0.05  # of Adam, in units of a pixel's range
 L2: Final = 0.02
-VARIATION: Final = 0.1
+VARIATION: Final = 0.3
 
 
 def saliency(score: Score, pictures: Tensor) -> Tensor:

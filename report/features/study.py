@@ -25,7 +25,6 @@ from dmaml.report.features.findings import (
     neurons,
     points,
     pool,
-    shown_classes,
 )
 from dmaml.report.features.scatter import scatter
 from dmaml.report.features.subject import Chosen, Subject, similarity, subjects
@@ -41,7 +40,8 @@ MOST_QUERIES: Final = 30  # of a class and task
 def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -> Document:
     """Return the feature study of a run, or of two side by side.
 
-    The tasks are test tasks of the first run.
+    The tasks are test tasks of the first run. In the one that is pictured, labels go by the names of
+    the classes: a network that was trained to name them finds its own labels there.
 
     Args:
         chosen: one or two runs.
@@ -86,7 +86,7 @@ def _curves(records: Sequence[RunRecord], studied: Sequence[Subject]) -> list[Se
 
 
 def _sections(studied: Sequence[Subject], drawn: Sequence[Task]) -> list[Section]:
-    task, seed = drawn[0], studied[0].learner.config.run.seed
+    task, seed = drawn[0].by_name(), studied[0].learner.config.run.seed
     called = marks(task.names)
     found = [(subject, similarity(subject, drawn)) for subject in studied]
     return [
@@ -122,10 +122,9 @@ def _neurons(studied: Sequence[Subject], drawn: Sequence[Task]) -> Section:
 
 def _classes(studied: Sequence[Subject], task: Task, called: Marks) -> Section:
     found = [one for subject in studied for one in classes(subject, task)]
-    shown = shown_classes(task)
-    letters = [called.letters[label] for label in shown]
-    support = task.support_x[first_of_each(task.support_y, shown)]
-    queries = task.query_x[first_of_each(task.query_y, shown)]
+    support = task.support_x[first_of_each(task.support_y)]
+    queries = task.query_x[first_of_each(task.query_y)]
+    letters = called.letters[: len(queries)]
     return Section(
         "Classes", (),
         (class_sheet(found, support, letters), saliency_sheet(found, queries, letters)),
