@@ -40,8 +40,8 @@ MOST_QUERIES: Final = 30  # of a class and task
 def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -> Document:
     """Return the feature study of a run, or of two side by side.
 
-    The tasks are test tasks of the first run. In the one that is pictured, labels go by the names of
-    the classes: a network that was trained to name them finds its own labels there.
+    The tasks are test tasks of the first run. In the one that is pictured, labels go by the names
+    of the classes: a network that was trained to name them finds its own labels there.
 
     Args:
         chosen: one or two runs.
