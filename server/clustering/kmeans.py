@@ -55,7 +55,7 @@ class KMeans:
         self,
         config: RunConfig,
         features: str = "pixels",
-        samples: int = 10,
+        samples: int = 50,
         dims: int = 512,
         warmup: int = 0,
         restarts: int = 10,

@@ -235,6 +235,47 @@ def test_an_entry_may_have_keys_of_its_own(two: list[str]) -> None:
     assert made.num_units == 40 + 15
 
 
+def test_chosen_classes_are_divided_70_10_20_and_keep_their_rotations_beside_them(
+    tmp_path: Path,
+) -> None:
+    many = write(tmp_path / "many.npz", 0, 40)
+    entry = {"source": many, "classes": 20, "rotations": True}
+
+    made = mixed([entry, write(tmp_path / "few.npz", 100, 15)])
+    other = mixed([entry, write(tmp_path / "few.npz", 100, 15)], seed=2)
+
+    assert made.origin is not None
+    assert made.num_units == 160 + 15
+    own = [made.split(name) for name in SPLITS]
+    sizes = [int((made.origin[units] == 0).sum()) for units in own]
+    assert sizes == [4 * 14, 4 * 2, 4 * 4]
+    assert [int((made.origin[units] == 1).sum()) for units in own] == [10, 2, 3]
+    bases = [
+        {made.unit_name(u).partition(" turned")[0] for u in units.tolist() if not made.origin[u]}
+        for units in own
+    ]
+    assert [len(names) for names in bases] == [14, 2, 4]
+    assert len(set.union(*bases)) == 20
+    names = {other.unit_name(u).partition(" turned")[0] for u in other.split("train").tolist()}
+    assert not bases[0] <= names
+    made.require_episode("test", 4, 1, 1)
+    batch = made.sample(streams(50), made.split("train"), 4, 1, 1)
+    assert set(batch.units.ravel().tolist()) <= set(own[0].tolist())
+
+
+def test_a_split_may_come_from_one_source_only(two: list[str]) -> None:
+    made = mixed(two, only={"train": two[1], "test": two[0]})
+    whole = mixed(two)
+    assert made.origin is not None
+
+    for name, expected in (("train", {1}), ("validation", {0, 1}), ("test", {0})):
+        assert set(made.origin[made.split(name)].tolist()) == expected
+        assert set(made.split(name)) <= set(whole.split(name))
+    assert (made.origin == whole.origin).all()
+    assert made.digest != whole.digest
+    made.require_episode("test", 2, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -244,6 +285,13 @@ def test_an_entry_may_have_keys_of_its_own(two: list[str]) -> None:
         ({"sources": ["glyphs", {"source": "textures", "n_way": 3}]}, "a source's name, or a map"),
         ({"sources": ["glyphs", {"source": "textures", "rotations": 3}]}, "rotations"),
         ({"sources": ["glyphs", "sinusoid"]}, "n_way"),
+        ({"sources": ["glyphs", {"source": "textures", "classes": 9}]}, "9: required 10 to 480"),
+        (
+            {"sources": ["glyphs", {"source": "textures", "classes": 20, "unit": "alphabet"}]},
+            "only classes of pictures can be chosen",
+        ),
+        ({"sources": ["glyphs", "textures"], "only": {"test": "omniglot"}}, "one of the sources"),
+        ({"sources": ["glyphs", "textures"], "only": {"tests": "glyphs"}}, "any of train, valid"),
         ({"sources": ["glyphs", "textures"], "channels": 2}, "channels 2: required 1 or 3"),
         ({"sources": ["glyphs", "textures"], "shares": "even"}, "'even': required equal or units"),
         ({}, "sources"),

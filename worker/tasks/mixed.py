@@ -9,6 +9,7 @@
         equalise: true     # the same pixel values in every picture
         across: false      # true: a task's classes come from all sources together
         shares: units      # tasks of a source: by the number of its units; default: equal
+        only: {train: omniglot}    # the source that a split is taken from; default: all
 
 References:
     Yao, Wei, Huang, Li, "Hierarchically Structured Meta-learning", 2019 (four sets of pictures, the
@@ -33,12 +34,14 @@ from dmaml.common.config import RunConfig, TaskSection
 from dmaml.common.errors import ConfigError, DataError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks import episodes
-from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
+from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, TaskSource, Units
+from dmaml.worker.tasks.chosen import choose_classes
 from dmaml.worker.tasks.images import ImageSource
 from dmaml.worker.tasks.match import VERSION, match
 from dmaml.worker.tasks.roster import Roster
 
-_OWN = ("source", "splits", "unit", "rotations", "options")  # what an entry of `sources` may say
+# what an entry of `sources` may say
+_OWN = ("source", "splits", "unit", "rotations", "options", "classes")
 SHARES = ("equal", "units")
 _SHUFFLE = 1  # index of the stream that numbers the units; 0 numbers those of the sources
 
@@ -50,7 +53,8 @@ class Mixed:
     """Tasks of several sources, each unit with its origin (a `TaskSource`).
 
     An entry of `sources` is what `task.source` takes, or a mapping with `source` and any of
-    splits, unit, rotations (those of `task` where it has none) and options.
+    splits, unit, rotations (those of `task` where it has none), options, and classes (so many of
+    its classes, divided anew; see `chosen`).
 
     Args:
         config: the run's; pictures are made `task.image_size` pixels square.
@@ -63,6 +67,7 @@ class Mixed:
             have enough classes.
         shares: which one: equal (each with the same probability) or units (in proportion to its
             allowed units, so that each unit is seen as often). Across it is always units.
+        only: the source that a split's units are taken from, by the split's name.
 
     Raises:
         ConfigError: unsuitable options.
@@ -81,9 +86,13 @@ class Mixed:
         equalise: bool = False,
         across: bool = False,
         shares: str = "equal",
+        only: dict[str, str] | None = None,
     ) -> None:
-        entries = _entries(sources, config.task)
-        made = [_build(config, entry, data_dir) for entry in entries]
+        entries, classes = _entries(sources, config.task)
+        made = [
+            _build(config, entry, count, data_dir)
+            for entry, count in zip(entries, classes, strict=True)
+        ]
         colours = channels or max(source.input_shape[0] for source in made)
         if colours not in (1, 3):
             raise ConfigError(f"task.options.channels {channels!r}: required 1 or 3, or null.")
@@ -103,6 +112,7 @@ class Mixed:
         self.input_shape: tuple[int, ...] = (colours, self._size, self._size)
         self._sources = [self._ready(source) for source in made]
         self.origin_names = tuple(entry.source for entry in entries)
+        self._only = _checked(only or {}, self.origin_names)
         counts = [source.num_units for source in made]
         self._first = np.cumsum([0, *counts[:-1]])
         self.num_units = sum(counts)
@@ -112,6 +122,7 @@ class Mixed:
         self.origin: Units | None = np.repeat(np.arange(len(made)), counts)[self._place]
         about = f"mixed {VERSION} {self.input_shape} {equalise} {across} {config.run.seed} "
         about += "units " * self._by_units
+        about += f"{classes} {sorted(self._only.items())} " * bool(any(classes) or self._only)
         self.digest = hashlib.sha256(
             (about + " ".join(s.digest for s in made)).encode()
         ).hexdigest()
@@ -122,7 +133,7 @@ class Mixed:
 
     def split(self, name: SplitName) -> Units:
         """Return the ids of the units of a split, int64, sorted."""
-        parts = [first + s.split(name) for first, s in self._numbered()]
+        parts = [first + own for first, own in zip(self._first, self._splits(name), strict=True)]
         return np.sort(self._unit[np.concatenate(parts)])
 
     def unit_name(self, unit: int) -> str:
@@ -137,9 +148,10 @@ class Mixed:
 
         Warn of sources that have too few classes for any task of it.
         """
-        own = [source.split(name) for source in self._sources]
+        own = self._splits(name)
         eligible = self._eligible(own, n_way)
-        for number in sorted(set(range(len(own))) - set(eligible.tolist())):
+        few = {number for number, part in enumerate(own) if len(part)} - set(eligible.tolist())
+        for number in sorted(few):
             log.warning(
                 "source %r of mixed is left out of split %r: its %d classes are fewer than n_way "
                 "%d", self.origin_names[number], name, len(own[number]), n_way,
@@ -244,8 +256,13 @@ class Mixed:
         how = f"{VERSION} {self._size} {channels} {self._equalise}"
         return source.converted(how, lambda x: match(x, self._size, channels, self._equalise))
 
-    def _numbered(self) -> list[tuple[int, TaskSource]]:
-        return list(zip(self._first.tolist(), self._sources, strict=True))
+    def _splits(self, name: SplitName) -> list[Units]:
+        """Return the units of a split of each source by its own ids."""
+        only = self._only.get(name)
+        return [
+            source.split(name)[: None if only in (None, origin) else 0]
+            for source, origin in zip(self._sources, self.origin_names, strict=True)
+        ]
 
 
 def _num_classes(source: TaskSource, units: Units) -> int:
@@ -256,25 +273,45 @@ def _num_classes(source: TaskSource, units: Units) -> int:
     return int(max(roster.starts[units + 1] - roster.starts[units], default=0))
 
 
-def _entries(sources: Sequence[str | dict[str, Any]], task: TaskSection) -> list[TaskSection]:
+def _checked(only: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
+    if not isinstance(only, dict) or not set(only) <= set(SPLITS):
+        raise ConfigError(
+            f"task.options.only {only!r}: required a source's name for any of {', '.join(SPLITS)}."
+        )
+    for origin in only.values():
+        if origin not in origins:
+            raise ConfigError(
+                f"task.options.only has {origin!r}: required one of the sources, "
+                f"{', '.join(origins)}."
+            )
+    return only
+
+
+def _entries(
+    sources: Sequence[str | dict[str, Any]], task: TaskSection
+) -> tuple[list[TaskSection], list[int | None]]:
     if isinstance(sources, str) or len(sources) < 2:
         raise ConfigError(
             f"task.options.sources {sources!r}: required a list of at least two sources, such as "
             "[glyphs, textures]."
         )
     shared = {**task.model_dump(), "splits": "default", "options": {}}
-    return [_entry(source, shared) for source in sources]
+    found = [_entry(source, shared) for source in sources]
+    return [section for section, _ in found], [count for _, count in found]
 
 
-def _entry(source: object, shared: dict[str, Any]) -> TaskSection:
+def _entry(source: object, shared: dict[str, Any]) -> tuple[TaskSection, int | None]:
+    """Return the section of an entry, and its `classes`."""
     own = {"source": source} if isinstance(source, str) else source
     if not isinstance(own, dict) or "source" not in own or not set(own) <= set(_OWN):
         raise ConfigError(
             f"task.options.sources has {source!r}: required a source's name, or a mapping with "
             f"`source` and any of {', '.join(_OWN[1:])}."
         )
+    count = own.get("classes")
+    own = {key: value for key, value in own.items() if key != "classes"}
     try:
-        return TaskSection.model_validate(shared | own)
+        return TaskSection.model_validate(shared | own), count
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
@@ -282,7 +319,9 @@ def _entry(source: object, shared: dict[str, Any]) -> TaskSection:
         ) from None
 
 
-def _build(config: RunConfig, entry: TaskSection, data_dir: Path | None) -> TaskSource:
+def _build(
+    config: RunConfig, entry: TaskSection, count: int | None, data_dir: Path | None
+) -> TaskSource:
     from dmaml.worker.tasks import build  # the table names this module
 
     source = build(config.model_copy(update={"task": entry}), data_dir)
@@ -292,4 +331,4 @@ def _build(config: RunConfig, entry: TaskSection, data_dir: Path | None) -> Task
             f"task.options.sources has {entry.source!r}, whose examples {list(shape)} are no "
             "pictures of 1 or 3 channels. Take it out: only sources of pictures can be mixed."
         )
-    return source
+    return source if count is None else choose_classes(source, count, config.run.seed, entry.source)
