@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmaml.common import checkpoint as checkpoints
+from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunDirectoryError
 from dmaml.common.gamma import Gamma, columns_of, entropies
@@ -22,6 +23,7 @@ from dmaml.worker import tasks
 from dmaml.worker.tasks.base import TaskSource
 
 NUM_UNCERTAIN: Final = 10
+NUM_NAMED: Final = 100
 
 
 def show(
@@ -91,6 +93,49 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
     }
 
 
+def summary(run: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Return what `describe` does, less history and single units: what a sweep keeps of a run.
+
+    Beside it `wall_s`: seconds from the start of the server to the last commit, PROBE rounds
+    included. Each active pipeline has the `names` of its units where all are NUM_NAMED or fewer.
+    """
+    found = describe(run, data_dir)
+    rounds, starts = read_rows(run, "rounds"), read_rows(run, "starts")
+    wall_s = rounds[-1]["at"] - starts[0]["at"] if rounds and starts else 0.0
+    if found["num_units"] <= NUM_NAMED:
+        names = _names(run, data_dir)
+        for row in found["pipelines"]:
+            row["names"] = names.get(row["pipeline"], [])
+    kept = {key: found[key] for key in found if key not in ("history", "uncertain", "run_dir")}
+    return kept | {"wall_s": round(wall_s, 1)}
+
+
+def _names(run: Path, data_dir: Path | None) -> dict[int, list[str]]:
+    """Return the names of the training units of each active pipeline."""
+    config = read_config(run)
+    gamma, source = _clusterer(config, run).gamma, tasks.build(config, data_dir)
+    units = source.split("train")
+    own = {pipeline: gamma.route(units, pipeline) for pipeline in gamma.pipelines}
+    return {p: sorted(source.unit_name(u) for u in one.tolist()) for p, one in own.items()}
+
+
+def test_by_origin(run: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Return the test figures of each source of a mixture: as many tasks, of its classes alone."""
+    from dmaml.learner import Learner
+
+    config = read_config(run)
+    checkpoint = _checkpoint(run)
+    entries = config.task.options["sources"]
+    names = [entry if isinstance(entry, str) else entry["source"] for entry in entries]
+    section, found = config.evaluation, {}
+    for name in dict.fromkeys(names):
+        only = (config.task.options.get("only") or {}) | {"test": name}
+        task = config.task.model_copy(update={"options": config.task.options | {"only": only}})
+        learner = Learner(config.model_copy(update={"task": task}), checkpoint, data_dir)
+        found[name] = learner.evaluate(section.test_tasks, section.steps)
+    return found
+
+
 def write_similarity(run: Path, data_dir: Path | None, file: Path) -> None:
     """Write how alike the training units of a run are, by its tree of pipelines."""
     config = read_config(run)
@@ -101,13 +146,17 @@ def write_similarity(run: Path, data_dir: Path | None, file: Path) -> None:
 
 
 def _clusterer(config: RunConfig, run: Path) -> Clusterer:
+    return Clusterer(config, _checkpoint(run))
+
+
+def _checkpoint(run: Path) -> Checkpoint:
     checkpoint, _ = checkpoints.load_latest(run)
     if checkpoint is None:
         raise RunDirectoryError(
             f"run directory {str(run)!r} has no checkpoint yet. Train first: "
             f"dmaml train {run / 'config.yaml'} --run-dir {run}"
         )
-    return Clusterer(config, checkpoint)
+    return checkpoint
 
 
 def _origins(source: TaskSource, units: Int64) -> tuple[Int64 | None, list[str]]:

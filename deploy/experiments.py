@@ -44,6 +44,12 @@ NAMES: Final = (
     "navigation",
     "navigation_code",
     "mnist_baseline",
+    "clustering_kmeans",
+    "clustering_gamma",
+    "clustering_mixture",
+    "clustering_tree",
+    "clustering_bias",
+    "clustering_iterations",
 )
 
 

@@ -62,18 +62,28 @@ class WarmWorker:
             self._worker.stop()
 
     def evaluate(self, run_dir: Path) -> dict[str, Any]:
-        """Return the test figures of a run's last state, as `evaluation` says, and its digest."""
+        """Return the test figures of a run's last state, as `evaluation` says, and its digest.
+
+        Of a mixture the test has `origins` as well: the figures of as many tasks of each source.
+        Where there are units to cluster, `clusters` is what `dmaml cluster` tells.
+        """
+        from dmaml.deploy import cluster
         from dmaml.learner import load
 
         learner = load(run_dir, data_dir=self._data_dir)
-        section = learner.config.evaluation
+        config, section = learner.config, learner.config.evaluation
+        test = None
+        if section.test_tasks:
+            test = learner.evaluate(section.test_tasks, section.steps)
+            if config.task.source == "mixed":
+                test["origins"] = cluster.test_by_origin(run_dir, self._data_dir)
+        is_clustered = config.clustering.name != "none"
         return {
             "version": learner.version,
             "tasks_seen": learner.tasks_seen,
             "theta_sha256": learner.theta_sha256,
-            "test": learner.evaluate(section.test_tasks, section.steps)
-            if section.test_tasks
-            else None,
+            "test": test,
+            "clusters": cluster.summary(run_dir, self._data_dir) if is_clustered else None,
         }
 
 

@@ -64,6 +64,7 @@ class Finished:
         stopped: why it ended before its time, "" otherwise: a run whose gradients are not finite
             any more is paused, and no retry would change that. `test` is then of the last state.
         train_s, test_s: seconds of wall time; of the former see `training_seconds`.
+        clusters: what `deploy.cluster.summary` gave, or None without clustering.
     """
 
     rounds: int
@@ -75,6 +76,7 @@ class Finished:
     stopped: str
     train_s: float
     test_s: float
+    clusters: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

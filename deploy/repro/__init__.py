@@ -7,6 +7,7 @@ from typing import Final
 from dmaml.deploy.experiments import known
 from dmaml.deploy.repro import (
     beta,
+    clustering,
     durations,
     implementation,
     modes,
@@ -22,7 +23,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
-        published,
+        published, clustering,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

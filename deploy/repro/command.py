@@ -104,6 +104,7 @@ def reproduce(
         "failed": failures,
         "tables": [asdict(table) for table in outcome.tables],
         "published": [asdict(one) for one in outcome.published],
+        **outcome.headline,
         "facts": outcome.facts,
         "notes": list(outcome.notes),
         "provenance": provenance(),

@@ -105,6 +105,7 @@ class Outcome:
     Attributes:
         facts: figures for the JSON object, by name.
         notes: sentences about how to read them.
+        headline: figures that stand at the top of the JSON object.
     """
 
     tables: tuple[Table, ...] = ()
@@ -112,6 +113,7 @@ class Outcome:
     published: tuple[Published, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    headline: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
