@@ -50,6 +50,9 @@ NAMES: Final = (
     "clustering_tree",
     "clustering_bias",
     "clustering_iterations",
+    "clustering_table3",
+    "clustering_families",
+    "clustering_alphabets",
 )
 
 

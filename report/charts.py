@@ -41,6 +41,7 @@ class Lines:
         x_limit: where x ends; None: at the last point.
         is_log: the x axis is logarithmic, base 2.
         has_points: a marker at each x: for few, measured places.
+        marks: x where something happened; thin lines from top to bottom.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Lines:
     x_limit: float | None = None
     is_log: bool = False
     has_points: bool = False
+    marks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,27 @@ class Matrix:
     bold_from: float | None = None
 
 
-Panel = Lines | Matrix
+@dataclass(frozen=True)
+class Node:
+    """A node of a tree: its text, and the place of its parent, None of a root."""
+
+    text: str
+    parent: int | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A panel of a tree, the root at the left, a line for each leaf.
+
+    Attributes:
+        nodes: parents before their children.
+    """
+
+    title: str
+    nodes: tuple[Node, ...]
+
+
+Panel = Lines | Matrix | Tree
 
 
 @dataclass(frozen=True)
@@ -104,7 +126,10 @@ def draw(picture: Picture, folder: Path) -> list[Path]:
             layout="constrained",
         )  # fmt: skip
         for axis, panel in zip(axes.flat, picture.panels, strict=False):
-            _draw_lines(axis, panel) if isinstance(panel, Lines) else _draw_matrix(axis, panel)
+            if isinstance(panel, Tree):
+                _draw_tree(axis, panel)
+            else:
+                _draw_lines(axis, panel) if isinstance(panel, Lines) else _draw_matrix(axis, panel)
         for axis in axes.flat[len(picture.panels) :]:
             axis.set_visible(False)
         figure.suptitle(picture.title, fontsize=10)
@@ -117,10 +142,15 @@ def draw(picture: Picture, folder: Path) -> list[Path]:
 
 
 def _width(panel: Panel) -> float:
+    if isinstance(panel, Tree):
+        return 8.0
     return 4.2 if isinstance(panel, Lines) else 1.9 + 0.78 * len(panel.columns)
 
 
 def _height(panel: Panel) -> float:
+    if isinstance(panel, Tree):
+        lines = sum(panel.nodes[n].text.count("\n") + 1 for n, _, _ in places(panel.nodes))
+        return 0.6 + 0.2 * lines
     return 3.3 if isinstance(panel, Lines) else 0.85 + 0.3 * len(panel.rows)
 
 
@@ -141,6 +171,8 @@ def _draw_lines(axis: Any, panel: Lines) -> None:
         if one.count > 1:
             low, high = one.mean - one.half, one.mean + one.half
             axis.fill_between(one.x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    for mark in panel.marks:
+        axis.axvline(mark, color="#888888", linewidth=0.8, linestyle=":")
     if panel.is_log:
         _log_axis(axis, panel.lines)
     axis.set_title(panel.title)
@@ -184,3 +216,48 @@ def _draw_matrix(axis: Any, panel: Matrix) -> None:
             color="white" if value > low + 0.8 * span else "black",
             fontweight="bold" if is_bold else "normal",
         )  # fmt: skip
+
+
+def places(nodes: Sequence[Node]) -> list[tuple[int, int, float]]:
+    """Return (number, depth, row) of each node; leaves take rows in turn, others the middle.
+
+    Args:
+        nodes: parents before their children.
+    """
+    children: dict[int | None, list[int]] = {}
+    for number, node in enumerate(nodes):
+        children.setdefault(node.parent, []).append(number)
+    found: dict[int, tuple[int, float]] = {}
+    num_leaves = 0
+
+    def place(number: int, depth: int) -> float:
+        nonlocal num_leaves
+        rows = [place(child, depth + 1) for child in children.get(number, [])]
+        if not rows:
+            rows, num_leaves = [float(num_leaves)], num_leaves + 1
+        found[number] = (depth, sum(rows) / len(rows))
+        return found[number][1]
+
+    for root in children.get(None, []):
+        place(root, 0)
+    return [(number, *found[number]) for number in sorted(found)]
+
+
+def _draw_tree(axis: Any, panel: Tree) -> None:
+    where = {number: (depth, -row) for number, depth, row in places(panel.nodes)}
+    for number, node in enumerate(panel.nodes):
+        x, y = where[number]
+        if node.parent is not None:
+            from_x, from_y = where[node.parent]
+            axis.plot([from_x, from_x, x], [from_y, y, y], color="#888888", linewidth=1)
+        axis.plot([x], [y], "o", color=COLOURS[0], markersize=4)
+        is_leaf = all(other.parent != number for other in panel.nodes)
+        axis.annotate(
+            node.text, (x, y), xytext=(6, 0 if is_leaf else 7), textcoords="offset points",
+            va="center", fontsize=7,
+        )  # fmt: skip
+    axis.set_axis_off()
+    axis.margins(x=0.05, y=0.15)
+    deepest = max((x for x, _ in where.values()), default=0)
+    axis.set_xlim(-0.2, deepest + 2.5)  # room for the leaves' words
+    axis.set_title(panel.title)

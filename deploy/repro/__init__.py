@@ -7,6 +7,7 @@ from typing import Final
 from dmaml.deploy.experiments import known
 from dmaml.deploy.repro import (
     beta,
+    clustered,
     clustering,
     durations,
     implementation,
@@ -23,7 +24,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
-        published, clustering,
+        published, clustering, clustered,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

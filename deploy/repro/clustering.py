@@ -303,8 +303,7 @@ EXPERIMENTS: Final = (
     ),
     _recovery(
         "clustering_gamma", "Recovery of two origins by γ and gradient steps", GAMMA,
-        (*_QUICK_GAMMA, "run.rounds=101", "clustering.options.meta_train_iterations=100",
-         "clustering.options.cycles=1"),
+        (*_QUICK_GAMMA, "run.rounds=101", "clustering.options.meta_train_iterations=100"),
         (0.73, 0.64), others=_READINGS,
         about="Tables 4 and 5 of the paper as printed, and other readings "
         "(docs/clustering/gamma.md).",

@@ -1,0 +1,374 @@
+"""What models gain by clustering: table 3 of the paper, families of functions, alphabets."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from importlib.resources import files
+from statistics import median
+from typing import Any, Final
+
+from dmaml.deploy.repro import thesis
+from dmaml.deploy.repro.clustering import DATA, ORIGINS, TASK, facts_of, words
+from dmaml.deploy.repro.experiment import (
+    CROWDED,
+    Experiment,
+    Form,
+    Outcome,
+    Published,
+    Results,
+    Table,
+    Variant,
+    cells_of,
+    figure,
+    final_scores,
+)
+from dmaml.deploy.sweep import Cell, Measured
+from dmaml.report.charts import Lines, Matrix, Node, Picture, Tree
+
+NONE: Final = ("clustering.name=none",)
+
+
+def total_rounds(total: int, pipelines: int, warmup: int = 0) -> int:
+    """Return the rounds after which so many tasks were seen as one pipeline sees in `total`.
+
+    Args:
+        pipelines: that train after the warm-up, each on as many tasks a round as a single one.
+        warmup: rounds of a single pipeline before.
+    """
+    return warmup + (total - warmup) // pipelines
+
+
+# -- table 3 ---------------------------------------------------------------------------------------
+
+TABLE3: Final = (
+    "run:        {name: clustering_table3, seed: 1, rounds: 2500}\n"
+    + TASK.rstrip() + "\n    only: {train: omniglot}\n" + """\
+model:      {name: conv4, width: 32}
+algorithm:  {name: maml, order: second, inner_lr: learned, initial_lr: 0.4, per: layer,
+             inner_steps: 1, tasks: 4}
+topology:   {slots: 2}
+outer:      {name: adam, lr: 0.001}
+evaluation: {every: 0, steps: 1, k_query: 5, test_tasks: 1000}
+"""
+)  # fmt: skip
+_TOTAL: Final = {True: 400, False: 5000}  # rounds of the single model of everything
+_WARMUP: Final = {True: 200, False: 600}
+_ALL: Final = ("task.options.only={}",)
+
+
+def _rows3(form: Form) -> dict[str, Variant]:
+    """Return the rows of table 3 by what they are called here."""
+    total, warmup = _TOTAL[form.quick], _WARMUP[form.quick]
+    half, late = total_rounds(total, 2), total_rounds(total, 2, warmup)
+    every = (late - warmup) // form.choose(4, 8)
+
+    def row(label: str, rounds: int, *settings: str) -> Variant:
+        return Variant(label, (*settings, f"run.rounds={rounds}"))
+
+    def clustered(label: str, rounds: int, name: str, **options: Any) -> Variant:
+        own = tuple(f"clustering.options.{key}={value}" for key, value in options.items())
+        number = "max_pipelines" if name == "gradient_tree" else "pipelines"
+        chosen = (f"clustering.name={name}", f"clustering.{number}=2")
+        return row(label, rounds, *_ALL, *chosen, *own)
+
+    return {
+        "A only": row("Omniglot only", half),
+        "B only": row("miniImageNet only", half, "task.options.only={train: miniimagenet}"),
+        "mixed": row("random mixture", total, *_ALL),
+        "kmeans": clustered("K-means", half, "kmeans"),
+        "gamma": clustered(
+            "inference", half, "gamma", bias=0.65, meta_train_iterations=form.choose(100, 200),
+            update_iterations=form.choose(200, 600), iterations_per_round=20, tasks=8,
+        ),
+        "mixture": clustered(
+            "mixture", late, "mixture", warmup=warmup, every=max(1, every - 1),
+            cycles=form.choose(3, 6), visits=1.0,
+        ),
+        "tree": clustered(
+            "tree", late, "gradient_tree", every=warmup, rows=form.choose(4, 20),
+        ),
+    }  # fmt: skip
+
+
+def _cells3(form: Form) -> tuple[Cell, ...]:
+    quick = ("model.width=16", "algorithm.order=first", "evaluation.test_tasks=300")
+    return cells_of(TABLE3, tuple(_rows3(form).values()), form, quick if form.quick else ())
+
+
+def by_origin(runs: Sequence[Measured], origin: str) -> list[float]:
+    """Return each run's test accuracy on the tasks of one origin, %."""
+    tests = [run.finished.test for run in runs if run.finished.test is not None]
+    return [100 * test["origins"][origin]["accuracy"][-1] for test in tests if "origins" in test]
+
+
+def _outcome3(form: Form, results: Results) -> Outcome:
+    rows = _rows3(form)
+    runs = {name: results.of(one, form.seeds) for name, one in rows.items()}
+    scores = {
+        name: {origin: by_origin(own, origin) for origin in ORIGINS} for name, own in runs.items()
+    }
+    table = tuple(
+        (
+            one.label, str(len(runs[name])),
+            figure([run.finished.tasks_seen for run in runs[name]], 0),
+            words(facts_of(runs[name])["recovery"]),
+            *(_median_words(scores[name][origin]) for origin in ORIGINS),
+        )
+        for name, one in rows.items()
+    )  # fmt: skip
+    columns = (
+        "trained on", "seeds", "tasks seen", "recovery",
+        *(f"{origin}: median test accuracy, % (worst)" for origin in ORIGINS),
+    )  # fmt: skip
+    values = tuple(
+        tuple(median(own) if own else None for own in scores[name].values()) for name in rows
+    )
+    panel = Matrix(
+        "median test accuracy, %", tuple(one.label for one in rows.values()), ORIGINS, values,
+        (20.0, 100.0),
+    )  # fmt: skip
+    alone = dict(zip(ORIGINS, ("A only", "B only"), strict=True))
+    notes = []
+    for name in ("kmeans", "gamma", "mixture", "tree"):
+        for origin in ORIGINS:
+            pairs = {
+                other: _less(scores[name][origin], scores[base][origin])
+                for other, base in (("alone", alone[origin]), ("mixed", "mixed"))
+            }
+            if all(pairs.values()):
+                notes.append(
+                    f"{rows[name].label} on {origin}: {_points(pairs['alone'])} from that trained "
+                    f"on it alone, {_points(pairs['mixed'])} from the random mixture."
+                )
+    return Outcome(
+        (Table("test accuracy on each origin, 5-way 1-shot", columns, table),),
+        (
+            Picture("clustering_table3", f"Table 3, n = {form.seeds}", (panel,), columns=1),
+        ),
+        facts={"test": scores, "clusters": {name: facts_of(own) for name, own in runs.items()}},
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _less(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Return the differences seed by seed, where both have all seeds."""
+    return [a - b for a, b in zip(one, other, strict=True)] if len(one) == len(other) else []
+
+
+def _points(values: Sequence[float]) -> str:
+    return f"{median(values):+.1f} points"
+
+
+def _median_words(values: Sequence[float], worst: Any = min, digits: int = 1) -> str:
+    if not values:
+        return "–"
+    return f"{median(values):.{digits}f} ({worst(values):.{digits}f})"
+
+
+# -- families of functions -------------------------------------------------------------------------
+
+FAMILIES: Final = """\
+run:        {name: clustering_families, seed: 1, rounds: 40000}
+task:       {source: function_families, n_way: 1, k_shot: 5, k_query: 10, options: {setting: hsml}}
+model:      {name: mlp, hidden: [40, 40]}
+algorithm:  {name: maml, order: second, inner_lr: 0.001, inner_steps: 1, tasks: 25}
+engine:     {chunk: 25}
+topology:   {slots: 1}
+outer:      {name: adam, lr: 0.001}
+evaluation: {every: 0, steps: 10, k_query: 10, test_tasks: 1000}
+"""
+_FAMILY_TOTAL: Final = {True: 4000, False: 40000}
+_FAMILY_WARMUP: Final = {True: 800, False: 8000}
+
+
+def _rows_of_families(form: Form) -> tuple[Variant, ...]:
+    total, warmup = _FAMILY_TOTAL[form.quick], _FAMILY_WARMUP[form.quick]
+    late = total_rounds(total, 4, warmup)
+    every = (late - warmup) // form.choose(5, 20)
+    return (
+        Variant("one MAML", (f"run.rounds={total}",)),
+        Variant(
+            "K-means",
+            (f"run.rounds={total_rounds(total, 4)}", "clustering.name=kmeans",
+             "clustering.pipelines=4"),
+        ),
+        Variant(
+            "mixture",
+            (f"run.rounds={late}", "clustering.name=mixture", "clustering.pipelines=4",
+             f"clustering.options={{warmup: {warmup}, every: {every}, "
+             f"cycles: {form.choose(4, 12)}, visits: 1.0}}"),
+        ),
+        Variant(
+            "tree",
+            (f"run.rounds={late}", "clustering.name=gradient_tree", "clustering.max_pipelines=4",
+             f"clustering.options={{every: {warmup // 2}, rows: {form.choose(4, 10)}}}"),
+        ),
+    )  # fmt: skip
+
+
+def _cells_of_families(form: Form) -> tuple[Cell, ...]:
+    quick = ("task.options.functions=250", "evaluation.test_tasks=600")
+    return cells_of(FAMILIES, _rows_of_families(form), form, quick if form.quick else ())
+
+
+def _outcome_of_families(form: Form, results: Results) -> Outcome:
+    variants = _rows_of_families(form)
+    runs = {one.label: results.of(one, form.seeds) for one in variants}
+    scores = {label: final_scores(own, "mse") for label, own in runs.items()}
+    rows = tuple(
+        (
+            label, str(len(own)), figure([run.finished.tasks_seen for run in own], 0),
+            words(facts_of(own)["recovery"]), _median_words(scores[label], max, 3),
+        )
+        for label, own in runs.items()
+    )  # fmt: skip
+    columns = (
+        "", "seeds", "tasks seen", "recovery, median", "median test MSE after 10 steps (worst)",
+    )  # fmt: skip
+    single = scores[variants[0].label]
+    notes = tuple(
+        f"{label}: {median(own) / median(single):.2f} times the error of one MAML (wanted: .50)."
+        for label, own in list(scores.items())[1:]
+        if own and single and median(single) > 0
+    )
+    values = tuple((median(own) if own else None,) for own in scores.values())
+    panel = Matrix("median test MSE", tuple(scores), ("MSE",), values, (0.0, 4.0), 3)
+    published = {"one MAML": "2.205", "mixture": "0.856 (HSML), 1.096 (MUMOMAML)"}
+    return Outcome(
+        (Table("test", columns, rows),),
+        (Picture("clustering_families", f"Four families of functions, n = {form.seeds}",
+                 (panel,), columns=1),),
+        tuple(
+            Published(f"MSE, {label}", figures, _median_words(scores[label], max, 3),
+                      "Yao and others 2019 (HSML)")
+            for label, figures in published.items()
+        ),
+        {"test": scores, "clusters": {label: facts_of(own) for label, own in runs.items()}},
+        notes,
+    )  # fmt: skip
+
+
+# -- alphabets -------------------------------------------------------------------------------------
+
+_TREE: Final = (
+    files("dmaml.configs").joinpath("tree_omniglot_alphabets.yaml").read_text(encoding="utf-8")
+)
+ALPHABETS: Final = _TREE[_TREE.index("run:") :].replace(
+    "tree-omniglot-alphabets", "clustering_alphabets"
+)
+SPLIT: Final = Variant("with splitting")
+WHOLE: Final = Variant(
+    "without splitting",
+    ("clustering.name=none", "clustering.max_pipelines=null", "clustering.options={}"),
+)
+UNTRAINED: Final = Variant(
+    "no meta-training",
+    (*WHOLE.settings, "algorithm.name=scratch", "algorithm.options={}", "run.rounds=0",
+     "outer.schedule=constant", "evaluation.every=0"),
+)  # fmt: skip
+_THREE: Final = (SPLIT, WHOLE, UNTRAINED)
+
+
+def _cells_of_alphabets(form: Form) -> tuple[Cell, ...]:
+    quick = (
+        "model.width=16", "run.rounds=241", "evaluation.every=40", "evaluation.tasks=40",
+        "evaluation.test_tasks=200", "clustering.options.every=80", "clustering.options.rows=10",
+    )  # fmt: skip
+    found = []
+    for variant in _THREE:
+        own = [one for one in quick if variant is SPLIT or not one.startswith("clustering")]
+        taken = {one.partition("=")[0] for one in variant.settings}
+        own = [one for one in own if one.partition("=")[0] not in taken]
+        found.append(cells_of(ALPHABETS, (variant,), form, tuple(own) if form.quick else ()))
+    return tuple(cell for of_seed in zip(*found, strict=True) for cell in of_seed)
+
+
+def _outcome_of_alphabets(form: Form, results: Results) -> Outcome:
+    first = next(iter(results.of(SPLIT, form.seeds)), None)
+    clusters = None if first is None else first.finished.clusters
+    panel = thesis.curves(results, (SPLIT, WHOLE), form, "rounds", "validation")
+    marks = () if clusters is None else splits_of(clusters)
+    panel = Lines(
+        panel.title, panel.x_label, panel.y_label, panel.lines, panel.y_limits, marks=marks
+    )
+    pictures = [Picture("clustering_alphabets", f"Alphabets, n = {form.seeds}", (panel,))]
+    if clusters is not None:
+        tree = tree_of(clusters, "tree of alphabets, seed 1")
+        pictures.append(Picture("clustering_alphabets_tree", "", (tree,)))
+    return Outcome(
+        (thesis.final_table(results, _THREE, form, "Reptile"),),
+        tuple(pictures),
+        facts={
+            "test": thesis.scores_of(results, _THREE, form),
+            "splits": list(marks),
+            "clusters": [one.finished.clusters for one in results.of(SPLIT, form.seeds)],
+        },
+        notes=() if not marks else (
+            "Splits of seed 1 after rounds " + ", ".join(f"{mark:g}" for mark in marks)
+            + ", marked in the curve. Every leaf trains on as many tasks a round as the one model.",
+        ),
+    )  # fmt: skip
+
+
+def splits_of(clusters: dict[str, Any]) -> tuple[float, ...]:
+    """Return the rounds after which a pipeline was split."""
+    return tuple(sorted({float(one["trained"]) for one in clusters["trials"] if one["split"]}))
+
+
+def tree_of(clusters: dict[str, Any], title: str) -> Tree:
+    """Return the tree of pipelines with the names of each leaf's units."""
+    rows = clusters["pipelines"]
+    places = {row["pipeline"]: number for number, row in enumerate(rows)}
+    nodes = tuple(
+        Node(_words_of(row), None if row["parent"] is None else places[row["parent"]])
+        for row in rows
+    )
+    return Tree(title, nodes)
+
+
+def _words_of(row: dict[str, Any]) -> str:
+    if not row["active"]:
+        return f"pipeline {row['pipeline']}, split"
+    names = ", ".join(row.get("names", [])) or f"{row['units']} units"
+    return "\n".join(textwrap.wrap(f"pipeline {row['pipeline']}: {names}", 90))
+
+
+EXPERIMENTS: Final = (
+    Experiment(
+        "clustering_table3",
+        "Accuracy on each origin, alone, mixed and clustered",
+        "table 3 of the clustering paper",
+        "MAML, 5-way 1-shot, at equal total tasks: where two pipelines train, rounds are halved, "
+        "and a model of one origin sees as many tasks as one of two pipelines. PROBE rounds are "
+        "not counted. The test has as many tasks of each origin, and the routed system answers. "
+        f"Inference finds classes and trains in one 5-way run. {DATA} The quick form is first "
+        "order with 16 filters and 400 rounds of the mixture.",
+        TABLE3,
+        _cells3,
+        _outcome3,
+        quick_seeds=1,
+    ),
+    Experiment(
+        "clustering_families",
+        "Four families of functions: one MAML and clustered ones",
+        "the synthetic tasks of HSML",
+        "Settings of function_families_hsml.yaml at equal total tasks. K-means sees x and y. The "
+        "quick form has a tenth of the rounds and 250 functions in each family.",
+        FAMILIES,
+        _cells_of_families,
+        _outcome_of_families,
+        quick_seeds=1,
+    ),
+    Experiment(
+        "clustering_alphabets",
+        "Reptile on alphabets with splitting, without, and without meta-training",
+        "model splitting",
+        "Settings of tree_omniglot_alphabets.yaml, which says what differs from the paper. The "
+        f"quick form has 16 filters and 241 rounds, splits after 80. {CROWDED}",
+        ALPHABETS,
+        _cells_of_alphabets,
+        _outcome_of_alphabets,
+        quick_seeds=1,
+    ),
+)

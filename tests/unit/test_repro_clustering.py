@@ -1,0 +1,221 @@
+"""Clustering experiments: which runs they need, and what made-up results come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dmaml.deploy.repro import EXPERIMENTS, clustered, clustering
+from dmaml.deploy.repro.experiment import Form, Results
+from dmaml.deploy.sweep import Cell, Measured
+from dmaml.report.charts import Node, Tree, draw, places
+from tests.unit.test_repro import measured
+
+FULL = Form(quick=False, seeds=3)
+
+
+def clusters(recovery: list[float], trials: Any = (), wall_s: float = 60.0) -> dict[str, Any]:
+    rows = [
+        {"pipeline": 0, "parent": None, "active": False, "units": 0},
+        {"pipeline": 1, "parent": 0, "active": True, "units": 2, "names": ["Greek", "Latin"]},
+        {"pipeline": 2, "parent": 0, "active": True, "units": 1, "names": ["Korean"]},
+    ]
+    return {
+        "recovery": recovery, "pipelines": rows, "trials": list(trials), "wall_s": wall_s
+    }  # fmt: skip
+
+
+def run_of(cell: Cell, found: dict[str, Any] | None, score: float = 0.5, **test: Any) -> Measured:
+    run = measured(cell, score)
+    whole = None if run.finished.test is None else run.finished.test | test
+    return replace(run, finished=replace(run.finished, clusters=found, test=whole))
+
+
+def test_recovery_is_the_median_over_seeds_with_the_worst_beside_it() -> None:
+    experiment = EXPERIMENTS["clustering_mixture"]
+    found = {1: [0.9, 1.0], 2: [1.0, 0.8], 3: [0.99, 0.98]}
+    cells = experiment.cells(FULL)
+    runs = {
+        cell.name: run_of(cell, clusters(found[cell.config.run.seed]))
+        for cell in cells
+        if cell.name.startswith(("4-to-1-s", "1-to-1"))
+    }
+
+    outcome = experiment.outcome(FULL, Results(runs))
+
+    assert outcome.headline == {
+        "recovery": [0.99, 0.98], "recovery_worst": [0.9, 0.8], "origins": list(clustering.ORIGINS)
+    }  # fmt: skip
+    assert outcome.facts["variants"]["4 to 1"]["runs"] == [found[1], found[2], found[3]]
+    assert outcome.facts["variants"]["4 to 1, rank-equalised"]["recovery"] == []
+    assert outcome.tables[0].rows[0] == (
+        "4 to 1", "3", "0.990 / 0.980", "0.900 / 0.800", "2", "60 ± 0"
+    )  # fmt: skip
+    assert outcome.published[0].verdict == "reached"
+    assert outcome.published[0].published == "0.730 / 0.640"
+
+
+def test_a_strategy_that_falls_short_is_said_to() -> None:
+    experiment = EXPERIMENTS["clustering_kmeans"]
+    runs = {
+        cell.name: run_of(cell, clusters([1.0, 0.97]))
+        for cell in experiment.cells(FULL)
+        if cell.name.startswith("4-to-1-s")
+    }
+
+    outcome = experiment.outcome(FULL, Results(runs))
+
+    assert outcome.published[0].verdict == "below 0.99"
+
+
+@pytest.mark.parametrize("name", ["kmeans", "gamma", "mixture", "tree"])
+def test_every_strategy_meets_both_ratios_and_equalised_pictures(name: str) -> None:
+    cells = EXPERIMENTS[f"clustering_{name}"].cells(Form(quick=True, seeds=1))
+
+    options = [cell.config.task.options for cell in cells]
+    assert [one["sources"][0]["classes"] for one in options] == [1600, 400, 1600]
+    assert [bool(one.get("equalise")) for one in options] == [False, False, True]
+    assert {one["shares"] for one in options} == {"units"}
+
+
+def test_gamma_has_its_readings_in_the_full_form_and_rounds_enough_for_their_cycles() -> None:
+    cells = EXPERIMENTS["clustering_gamma"].cells(Form(quick=False, seeds=1))
+
+    assert len(cells) == 7
+    for cell in cells:
+        own = cell.config.clustering.options
+        assert cell.config.run.rounds > own["cycles"] * own["meta_train_iterations"]
+
+
+def test_a_sweep_draws_a_band_for_each_origin_at_what_was_measured() -> None:
+    experiment = EXPERIMENTS["clustering_bias"]
+    runs = {
+        cell.name: run_of(cell, clusters([cell.config.clustering.options["bias"], 0.5]))
+        for cell in experiment.cells(FULL)
+        if "0.65" not in cell.name
+    }
+
+    panel = experiment.outcome(FULL, Results(runs)).pictures[0].panels[0]
+
+    assert [line.label for line in panel.lines] == list(clustering.ORIGINS)  # type: ignore[union-attr]
+    band = panel.lines[0].band  # type: ignore[union-attr]
+    assert band.x.tolist() == pytest.approx(band.mean.tolist()) == [0.55, 0.75, 0.85, 0.95]
+    assert band.count == 3
+
+
+# -- equal total tasks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize("name", ["clustering_table3", "clustering_families"])
+def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
+    form = Form(quick, seeds=1)
+    cells = {cell.name.removesuffix("-s1"): cell.config for cell in EXPERIMENTS[name].cells(form)}
+    size = 2 if name == "clustering_table3" else 4
+
+    def total(config: Any) -> int:
+        options = config.clustering.options
+        single = {"mixture": "warmup", "gradient_tree": "every"}.get(config.clustering.name)
+        alone = config.run.rounds if config.clustering.name == "none" else options.get(single, 0)
+        if config.clustering.name == "gradient_tree" and size == 4:
+            alone = 2 * options["every"]  # on the average: one leaf, then two
+        return int(alone + (config.run.rounds - alone) * size)
+
+    mixed = total(cells.get("random-mixture") or cells["one-maml"])
+    for row in {"k-means", "inference", "mixture", "tree"} & set(cells):
+        assert total(cells[row]) == pytest.approx(mixed, rel=0.01)
+    if size == 2:
+        assert total(cells["omniglot-only"]) == total(cells["miniimagenet-only"]) == mixed // 2
+
+
+def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all() -> None:
+    form = Form(quick=True, seeds=1)
+    rows = {c.name: c.config.task.options for c in EXPERIMENTS["clustering_table3"].cells(form)}
+
+    assert rows["omniglot-only-s1"]["only"] == {"train": "omniglot"}
+    assert rows["miniimagenet-only-s1"]["only"] == {"train": "miniimagenet"}
+    assert rows["random-mixture-s1"]["only"] == rows["mixture-s1"]["only"] == {}
+    assert len({str(one["sources"]) for one in rows.values()}) == 1
+
+
+def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
+    form = Form(quick=True, seeds=1)
+    experiment = EXPERIMENTS["clustering_table3"]
+    score = {"omniglot-only": 0.9, "miniimagenet-only": 0.4, "random-mixture": 0.7, "k-means": 0.85}
+    runs = {}
+    for cell in experiment.cells(form):
+        own = score.get(cell.name.removesuffix("-s1"))
+        if own is not None:
+            of = {origin: {"accuracy": [0.2, own]} for origin in clustering.ORIGINS}
+            runs[cell.name] = run_of(cell, clusters([1.0, 1.0]), origins=of)
+
+    outcome = experiment.outcome(form, Results(runs))
+
+    assert outcome.notes == (
+        "K-means on omniglot: -5.0 points from that trained on it alone, +15.0 points from the "
+        "random mixture.",
+        "K-means on miniimagenet: +45.0 points from that trained on it alone, +15.0 points from "
+        "the random mixture.",
+    )
+    assert outcome.tables[0].rows[3][3:] == ("1.000 / 1.000", "85.0 (85.0)", "85.0 (85.0)")
+
+
+def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
+    form = Form(quick=True, seeds=1)
+    experiment = EXPERIMENTS["clustering_families"]
+    runs = {
+        cell.name: run_of(cell, None, 0.5 if "maml" not in cell.name else 2.0)
+        for cell in experiment.cells(form)
+    }
+
+    notes = experiment.outcome(form, Results(runs)).notes
+
+    assert notes[0] == "K-means: 0.25 times the error of one MAML (wanted: .50)."
+    assert len(notes) == 3
+
+
+# -- the tree --------------------------------------------------------------------------------------
+
+
+def test_splits_are_marked_in_the_curve_and_leaves_named_in_the_tree() -> None:
+    form = Form(quick=True, seeds=1)
+    experiment = EXPERIMENTS["clustering_alphabets"]
+    trials = [
+        {"trained": 80, "pipeline": 0, "split": True},
+        {"trained": 160, "pipeline": 1, "split": False},
+    ]
+    runs = {
+        cell.name: run_of(cell, clusters([0.5], trials) if "with-s" in cell.name else None)
+        for cell in experiment.cells(form)
+    }
+
+    outcome = experiment.outcome(form, Results(runs))
+
+    curve, tree = (picture.panels[0] for picture in outcome.pictures)
+    assert curve.marks == (80.0,)  # type: ignore[union-attr]
+    assert isinstance(tree, Tree)
+    assert tree.nodes == (
+        Node("pipeline 0, split"),
+        Node("pipeline 1: Greek, Latin", 0),
+        Node("pipeline 2: Korean", 0),
+    )
+
+
+def test_leaves_take_rows_in_turn_and_a_parent_the_middle_of_its_children() -> None:
+    nodes = (Node("root"), Node("a", 0), Node("b", 0), Node("c", 1), Node("d", 1))
+
+    found = places(nodes)
+
+    assert found == [(0, 0, 1.25), (1, 1, 0.5), (2, 1, 2.0), (3, 2, 0.0), (4, 2, 1.0)]
+
+
+def test_a_tree_is_drawn(tmp_path: Any) -> None:
+    from dmaml.report.charts import Picture
+
+    tree = clustered.tree_of(clusters([0.5]), "tree")
+
+    paths = draw(Picture("tree", "", (tree,)), tmp_path)
+
+    assert all(path.stat().st_size > 1000 for path in paths)
