@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from dmaml.deploy.repro import thesis
-from dmaml.deploy.repro.clustering import DATA, ORIGINS, TASK, facts_of, words
+from dmaml.deploy.repro.clustering import DATA, ORIGINS, PATIENT, TASK, facts_of, words
 from dmaml.deploy.repro.experiment import (
     CROWDED,
     Experiment,
@@ -50,7 +50,7 @@ algorithm:  {name: maml, order: second, inner_lr: learned, initial_lr: 0.4, per:
 topology:   {slots: 2}
 outer:      {name: adam, lr: 0.001}
 evaluation: {every: 0, steps: 1, k_query: 5, test_tasks: 1000}
-"""
+""" + PATIENT
 )  # fmt: skip
 _TOTAL: Final = {True: 400, False: 5000}  # rounds of the single model of everything
 _WARMUP: Final = {True: 200, False: 600}
@@ -168,7 +168,8 @@ def _median_words(values: Sequence[float], worst: Any = min, digits: int = 1) ->
 
 # -- families of functions -------------------------------------------------------------------------
 
-FAMILIES: Final = """\
+FAMILIES: Final = (
+    """\
 run:        {name: clustering_families, seed: 1, rounds: 40000}
 task:       {source: function_families, n_way: 1, k_shot: 5, k_query: 10, options: {setting: hsml}}
 model:      {name: mlp, hidden: [40, 40]}
@@ -178,6 +179,8 @@ topology:   {slots: 1}
 outer:      {name: adam, lr: 0.001}
 evaluation: {every: 0, steps: 10, k_query: 10, test_tasks: 1000}
 """
+    + PATIENT
+)
 _FAMILY_TOTAL: Final = {True: 4000, False: 40000}
 _FAMILY_WARMUP: Final = {True: 800, False: 8000}
 

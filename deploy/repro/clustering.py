@@ -47,7 +47,8 @@ algorithm:  {name: maml, order: first, inner_lr: 0.4, inner_steps: 1, tasks: 4}
 topology:   {slots: 2}
 outer:      {name: adam, lr: 0.001}
 """
-NO_TEST: Final = "evaluation: {every: 0, test_tasks: 0}\n"
+PATIENT: Final = "server:     {item_timeout_s: 600}\n"  # PROBE items are longer than TRAIN items
+NO_TEST: Final = "evaluation: {every: 0, test_tasks: 0}\n" + PATIENT
 EVEN: Final = (
     f"task.options.sources=[{{source: omniglot, classes: 400}}, {MINIIMAGENET}]",
 )  # fmt: skip
