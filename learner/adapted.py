@@ -95,6 +95,7 @@ class Adapted:
         """Return an independent copy: nothing that is done to one changes the other."""
         twin = copy.copy(self)
         twin._params = {name: value.clone() for name, value in self._params.items()}
+        twin.posterior = dict(self.posterior)
         twin._support = Support(self._support.x.clone(), self._support.y.clone())
         twin._model = _adapted(self._algorithm, twin._params, twin._support, self.steps)
         return twin

@@ -21,7 +21,8 @@ def examples(given: Array, shape: tuple[int, ...], what: str) -> Tensor:
 
     Args:
         given: float (taken as it is) or uint8 (0 to 255 becomes 0 to 1); `[N, *shape]`, of grey
-            pictures also `[N, height, width]`, of coloured ones `[N, height, width, 3]`.
+            pictures also `[N, height, width]`, of coloured ones `[N, height, width, 3]`. Wider
+            whole numbers above 1 are no pictures: whether 0 to 255 is meant cannot be known.
         shape: of one example.
         what: "support" or "query", for errors.
 
@@ -41,6 +42,12 @@ def examples(given: Array, shape: tuple[int, ...], what: str) -> Tensor:
         )
     if len(array) == 0:
         raise DataError(f"{what}: required at least one example, found none.")
+    is_whole = array.dtype.kind in "iu" and array.dtype != np.uint8
+    if len(shape) == 3 and is_whole and array.max() > 1:
+        raise DataError(
+            f"{what}: found whole numbers up to {array.max()} as {array.dtype}. Give pictures as "
+            "uint8 (0 to 255) or as floats from 0 to 1."
+        )
     if array.dtype == np.uint8:
         array = np.divide(array, np.float32(255), dtype=np.float32)
     return _finite(array, what)

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -58,7 +58,9 @@ class Learner:
         config: the run's configuration.
         pipelines: named tensors, float32, by pipeline.
         params: those of the first pipeline.
-        version: TRAIN rounds that they have seen.
+        version: TRAIN commits that they have seen.
+        rounds: TRAIN rounds, the same but in mode async.
+        tasks_seen: training tasks.
         theta_sha256: digest of the parameters of all pipelines.
     """
 
@@ -114,9 +116,10 @@ class Learner:
                 (`Router`: the least support loss, or the nearest features).
 
         Raises:
-            DataError: examples or labels that do not suit, a damaged or too large picture.
+            DataError: examples or labels that do not suit, one class only, no pictures, a damaged
+                or too large one.
             ConfigError: an algorithm that cannot adapt to examples (maml_rl, oracle), or not to so
-                many classes; a number out of range.
+                many classes; no such pipeline; a number out of range.
         """
         algorithm = self.config.algorithm.name
         if self._answerer.source.kind == "control":
@@ -371,7 +374,7 @@ class Learner:
 def load(
     run_dir: str | Path,
     which: Which = "latest",
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     n_way: int | None = None,
     k_shot: int | None = None,
     inner_lr: float | None = None,
@@ -388,11 +391,13 @@ def load(
 
     Raises:
         RunDirectoryError: no run, or no whole checkpoint.
-        ConfigError: another n_way, and the algorithm's outputs are tied to that of training; a rate
-            that is not > 0, or for a run that learned its rates.
-        DataError: too few classes or examples.
+        ConfigError: another `which`; another n_way, and the algorithm's outputs are tied to that
+            of training; a rate that is not > 0, or for a run that learned its rates.
+        DataError: the run's data were not found, or have too few classes or examples.
     """
-    folder = Path(run_dir)
+    folder = Path(run_dir).expanduser()
+    if which not in get_args(Which):
+        raise ConfigError(f"which {which!r} is unknown. Known: {', '.join(get_args(Which))}.")
     config = _paced(_reshaped(read_config(folder), n_way, k_shot), inner_lr)
     if which == "best":
         if not (folder / checkpoints.BEST).exists():
@@ -408,7 +413,7 @@ def load(
             f"run directory {str(folder)!r} has no checkpoint yet. Train first: "
             f"dmaml train {folder / 'config.yaml'} --run-dir {folder}"
         )
-    return Learner(config, checkpoint, data_dir)
+    return Learner(config, checkpoint, None if data_dir is None else Path(data_dir))
 
 
 def _reshaped(config: RunConfig, n_way: int | None, k_shot: int | None) -> RunConfig:

@@ -133,6 +133,8 @@ def test_a_clone_is_independent(learner: Learner) -> None:
 
     np.testing.assert_array_equal(learner.adapt(x, y).predict(queries).values, before)
     np.testing.assert_array_equal(copy.predict(queries).values, before)
+    copy.posterior[0] = 0.5
+    assert adapted.posterior == {0: 1.0}
     assert np.abs(twin.adapt(x, y).predict(queries).values).max() < 1e-6
 
 
@@ -174,6 +176,7 @@ NAN = np.full_like(X, np.nan)
         (X[:, :, :20], list("aabbcc"), r"shape \(N, 1, 28, 28\), found \(6, 1, 20, 28\)"),
         (X[:0], [], "at least one example, found none"),
         (NAN, list("aabbcc"), "infinite or NaN"),
+        (X.astype(np.int64) + 255, list("aabbcc"), "numbers up to 255 as int64. Give pictures as"),
         (np.array(list("abcdef")), list("aabbcc"), "required numbers, found an array of <U1"),
     ],
 )
@@ -216,5 +219,7 @@ def test_the_best_checkpoint_needs_a_validation(learner: Learner, tmp_path: Path
 
     with pytest.raises(RunDirectoryError, match="no best checkpoint: it was not validated yet"):
         load(folder, which="best")
+    with pytest.raises(ConfigError, match=r"'lates' is unknown. Known: latest, best\."):
+        load(folder, which="lates")  # type: ignore[arg-type]
     with pytest.raises(RunDirectoryError, match="holds no run"):
         load(tmp_path / "nowhere")
