@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from dmaml.common.errors import BadInputError, ConfigError, RunDirectoryError
+from dmaml.common.errors import ConfigError, DataError, RunDirectoryError
 from dmaml.learner import load
-from dmaml.learner.task import Task
+from dmaml.learner.task import Task, most_queries
 from dmaml.report.features import findings
 from dmaml.report.features.alignment import alignment
 from dmaml.report.features.answers import class_sheet, neuron_sheets, saliency_sheet
@@ -59,16 +60,29 @@ def test_a_task_is_the_one_that_evaluation_counts(folders: tuple[Path, Path]) ->
     assert len(set(one.names)) == 3
 
 
-def test_a_task_has_as_many_queries_as_there_are_examples(folders: tuple[Path, Path]) -> None:
-    learner = load(folders[0])
+class Small:
+    """A source whose classes have so many examples."""
 
-    few, most = learner.task(0, 3), learner.task(0, 10_000)
+    def __init__(self, examples: int) -> None:
+        self.examples = examples
 
-    assert np.bincount(few.query_y).tolist() == [3, 3, 3]
-    count = len(most.query_y) // 3
-    assert 3 < count < 10_000
-    with pytest.raises(BadInputError, match="exceeds"):
-        learner._answerer.evaluation_tasks(5, "test", range(1), count + 1)
+    def require_episode(self, name: str, n_way: int, k_shot: int, k_query: int) -> None:
+        if k_shot + k_query > self.examples:
+            raise DataError(f"exceeds the {self.examples} examples")
+
+
+@pytest.mark.parametrize(("examples", "found"), [(3, 1), (20, 18), (100, 30)])
+def test_a_task_has_as_many_queries_as_there_are_examples(examples: int, found: int) -> None:
+    source: Any = Small(examples)  # k_shot is 2
+
+    assert most_queries(source, config_of(), 30) == found
+
+
+def test_classes_without_a_query_are_refused() -> None:
+    source: Any = Small(2)
+
+    with pytest.raises(DataError, match="exceeds the 2"):
+        most_queries(source, config_of(), 30)
 
 
 def test_labels_by_name_keep_every_example_with_its_class(pair: list[Subject]) -> None:
