@@ -29,7 +29,7 @@ def alignment(found: Found) -> Section:
         "before and after adaptation: 1 where adaptation left a layer's features as they were, 0 "
         f"where nothing of them is left. Means over {tasks} test tasks, left with 95 % intervals "
         "of each layer with itself. A layer stands for all that follows it up to the next; the "
-        "last gives the scores."
+        "last gives the scores (–: the same for every picture before adaptation)."
     )
     return Section(
         "What adaptation changes", (), (Shown("cka", caption, figure),), (_table(found),)
@@ -44,7 +44,7 @@ def _lines(axis: Any, found: Found) -> None:
         places = np.flatnonzero(good)
         mean, half = (np.array(figures[name])[good] for name in ("mean", "ci95"))
         axis.errorbar(
-            places, mean, yerr=[half, np.minimum(half, 1 - mean)],  # CKA is at most 1
+            places, mean, yerr=[half, np.clip(1 - mean, 0, half)],  # CKA is at most 1
             marker=MARKERS[number], markersize=4, capsize=2,
             label=f"{subject.name}, {_steps(subject)}", **line_style(number),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +21,19 @@ from dmaml.report.features.tiles import (
 from dmaml.report.section import Shown, axes
 
 Pictures = NDArray[np.float32]
-_CELL = 0.44  # inches
-_ORDINALS = ("first", "second", "third", "fourth")
+Row = tuple[str, tuple[Tile | None, ...]]
+_CELL: Final = 0.4  # inches
 
 
-def neuron_sheets(found: Sequence[Neurons], place: int) -> Shown:
+def neuron_sheets(found: Sequence[Neurons]) -> Shown:
     """Return chosen neurons of one layer, the networks side by side.
 
     Args:
         found: of each network.
-        place: which of the layers it is, for its file.
     """
     sheets = [_neuron_sheet(one) for one in found]
-    cell = _CELL
-    width = sum(width_of(sheet) * cell + 0.75 for sheet in sheets)
-    height = max(height_of(sheet) for sheet in sheets) * cell + 1.0
+    width = sum(width_of(sheet) * _CELL + 0.75 for sheet in sheets)
+    height = max(height_of(sheet) for sheet in sheets) * _CELL + 0.85
     figure, made = axes(1, len(found), width, height)
     for axis, sheet, one in zip(made[0], sheets, found, strict=True):
         draw(axis, sheet)
@@ -45,7 +44,7 @@ def neuron_sheets(found: Sequence[Neurons], place: int) -> Shown:
         "made: a picture that maximises the neuron, by gradient ascent from the mean picture; "
         "highest and lowest: the test pictures with the largest and the smallest activation."
     )
-    return Shown(f"neurons_{place}", caption, figure, is_vector=False)
+    return Shown(f"neurons_{found[0].layer}", caption, figure, is_vector=False)
 
 
 def _neuron_sheet(one: Neurons) -> Sheet:
@@ -71,14 +70,18 @@ def class_sheet(found: Sequence[Classes], support: Pictures, letters: Sequence[s
         support: a support picture of each class.
         letters: of the classes.
     """
-    rows = [tuple(picture(image) for image in support)]
-    rows += [tuple(None if one.is_blind else picture(image) for image in one.made) for one in found]
+    rows: list[Row] = [("support", tuple(picture(image) for image in support))]
+    rows += [
+        (_row_name(one), tuple(picture(image) for image in one.made))
+        for one in found
+        if not one.is_blind
+    ]
     caption = (
         "A support picture of each class of the first test task, and pictures that maximise the "
         "class's score before and after adaptation: gradient ascent from the mean picture on the "
-        "score less an L2 and a total variation penalty."
+        "score less an L2 and a total variation penalty." + _blind_words(found)
     )
-    return _shown("classes", rows, ("support", *map(_row_name, found)), letters, caption)
+    return _shown("classes", rows, letters, caption)
 
 
 def saliency_sheet(found: Sequence[Classes], queries: Pictures, letters: Sequence[str]) -> Shown:
@@ -89,37 +92,43 @@ def saliency_sheet(found: Sequence[Classes], queries: Pictures, letters: Sequenc
         queries: float32 `[classes, channels, height, width]`.
         letters: of the classes.
     """
-    rows: list[tuple[Tile | None, ...]] = [tuple(picture(image) for image in queries)]
+    rows: list[Row] = [("query", tuple(picture(image) for image in queries))]
     rows += [
-        tuple(
-            None if one.is_blind else heat(values, image)
-            for values, image in zip(one.saliency, queries, strict=True)
+        (
+            _row_name(one),
+            tuple(heat(values, image) for values, image in zip(one.saliency, queries, strict=True)),
         )
         for one in found
+        if not one.is_blind
     ]
     caption = (
         "A query of each class of the first test task, and how much each of its pixels moves the "
         "score of its class: |∂score/∂pixel|, white 0, dark blue the largest of the map. The "
-        "orange line is the outline of the drawing."
+        "orange line is the outline of the drawing." + _blind_words(found)
     )
-    return _shown("saliency", rows, ("query", *map(_row_name, found)), letters, caption)
+    return _shown("saliency", rows, letters, caption)
 
 
-def _shown(
-    name: str,
-    rows: Sequence[tuple[Tile | None, ...]],
-    names: tuple[str, ...],
-    letters: Sequence[str],
-    caption: str,
-) -> Shown:
-    sheet = Sheet(tuple(rows), names, tuple(letters))
+def _shown(name: str, rows: Sequence[Row], letters: Sequence[str], caption: str) -> Shown:
+    sheet = Sheet(
+        tuple(tiles for _, tiles in rows), tuple(words for words, _ in rows), tuple(letters)
+    )
     cell = 0.8 if len(letters) <= 5 else 0.66
-    figure, made = axes(1, 1, width_of(sheet) * cell + 1.6, height_of(sheet) * cell + 0.3)
+    figure, made = axes(1, 1, width_of(sheet) * cell + 1.15, (height_of(sheet) + 0.7) * cell + 0.1)
     draw(made[0][0], sheet, size=8.5)
     return Shown(name, caption, figure, is_vector=False)
 
 
 def _row_name(one: Classes) -> str:
-    when = "after" if one.is_adapted else "before"
-    blind = "\n(last layer is zero)" if one.is_blind else ""
-    return f"{one.name},\n{when}{blind}"
+    return f"{one.name},\n{'after' if one.is_adapted else 'before'}"
+
+
+def _blind_words(found: Sequence[Classes]) -> str:
+    """Return a sentence about those whose scores see nothing; "": there is none."""
+    names = [one.name for one in found if one.is_blind]
+    if not names:
+        return ""
+    return (
+        f" There is nothing of {' and '.join(names)} before adaptation: its last layer gives every "
+        "picture the same scores."
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmaml.common.errors import ConfigError
+from dmaml.common.errors import ConfigError, DataError
 from dmaml.learner.task import Task
 from dmaml.report.curves import learning_curves
 from dmaml.report.document import Document, document
@@ -27,6 +27,7 @@ from dmaml.report.features.findings import (
     pool,
 )
 from dmaml.report.features.scatter import scatter
+from dmaml.report.features.similarity import LEAST
 from dmaml.report.features.subject import Chosen, Subject, similarity, subjects
 from dmaml.report.features.words import Marks, marks
 from dmaml.report.provenance import provenance
@@ -52,7 +53,7 @@ def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -
         RunDirectoryError: no run, no round, no evaluation or no checkpoint yet.
         ConfigError: runs that do not suit each other, tasks that are no pictures with classes, a
             number out of range.
-        DataError: no data.
+        DataError: no data, or too few pictures of a class.
     """
     if tasks < 1:
         raise ConfigError(f"tasks {tasks}: required at least 1.")
@@ -61,6 +62,7 @@ def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -
     first = studied[0].learner
     torch.set_num_threads(first.config.run.threads)
     drawn = [first.task(number, MOST_QUERIES) for number in range(tasks)]
+    _require_queries(drawn[0], chosen[0].folder)
     for subject in studied:
         subject.choose(drawn[0])
     with quiet():
@@ -74,6 +76,17 @@ def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -
             "and what adaptation changes."
         )
         return document(f"Features: {names}", lead, sections, _notes(records))
+
+
+def _require_queries(task: Task, folder: Path) -> None:
+    """Raise unless a task has enough pictures for CKA and silhouettes."""
+    count = len(task.query_y) // len(task.names)
+    if count < 2 or len(task.query_y) < LEAST:
+        raise DataError(
+            f"run {str(folder)!r}: a test task has {count} queries of each of {len(task.names)} "
+            f"classes; a feature study required 2, and {LEAST} in all. Take data with more "
+            "pictures of a class."
+        )
 
 
 def _curves(records: Sequence[RunRecord], studied: Sequence[Subject]) -> list[Section]:
@@ -111,9 +124,7 @@ def _filters(studied: Sequence[Subject], task: Task) -> list[Section]:
 def _neurons(studied: Sequence[Subject], drawn: Sequence[Task]) -> Section:
     together = pool(drawn)
     by_network = [neurons(subject, together) for subject in studied]
-    shown = tuple(
-        neuron_sheets(layer, place) for place, layer in enumerate(zip(*by_network, strict=True))
-    )
+    shown = tuple(neuron_sheets(layer) for layer in zip(*by_network, strict=True))
     words = (
         f"Over {len(together.x)} different test pictures of {together.labels.max() + 1} classes."
     )

@@ -241,7 +241,9 @@ def test_a_last_layer_of_zeros_is_said_to_see_nothing(pair: list[Subject], task:
     assert after.saliency.max() > 0
     sheet = saliency_sheet([before, after], task.query_x[:3], "ABC")
     words = {text.get_text() for text in sheet.figure.axes[0].texts}
-    assert "plain training,\nbefore\n(last layer is zero)" in words
+    assert "plain training,\nafter" in words
+    assert "plain training,\nbefore" not in words
+    assert "nothing of plain training before adaptation" in sheet.caption
 
 
 def test_every_picture_of_a_study_can_be_drawn(pair: list[Subject], task: Task) -> None:
@@ -260,7 +262,7 @@ def test_every_picture_of_a_study_can_be_drawn(pair: list[Subject], task: Task) 
     figures = [
         filters({name: one for name, one in first.items() if one is not None}).figures[0],
         scatter(points, task.query_y, called).figures[0],
-        neuron_sheets(neurons, 1),
+        neuron_sheets(neurons),
         class_sheet(classes, task.support_x[:3], called.letters),
         saliency_sheet(classes, task.query_x[:3], called.letters),
         aligned.figures[0],
