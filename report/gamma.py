@@ -97,22 +97,23 @@ def clusters(record: RunRecord) -> Section | None:
     history = [routing(row) for row in record.gamma]
     if not history or max(len(one.tree) for one in history) < 2:
         return None
-    last = history[-1]
+    last, end = history[-1], _end(record)
     has_units = bool(len(last.matrix))
     figure, found = axes(1, 2 + has_units, 4.2 * (2 + has_units), 3.3)
-    _sizes(found[0][0], history)
-    _entropy(found[0][1], history)
+    _sizes(found[0][0], history, end)
+    _entropy(found[0][1], history, end)
     if has_units:
-        _units(found[0][2], history)
+        _units(found[0][2], history, end)
     for axis in found[0]:
         axis.set_xlabel("round of any kind")
-        axis.set_xlim(0, max(1, last.round))
+        axis.set_xlim(-0.02 * end, 1.02 * end)
         whole_numbers(axis)
     handles, labels = found[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
     caption = (
         "The expected number of units of each pipeline, which is the sum of its column of γ, and "
-        "how unsure γ is: the mean entropy over units, 0 where all are sure of their pipeline."
+        "how unsure γ is: the mean entropy over units, 0 where all are sure of their pipeline. "
+        "Each point is a change of γ, which holds until the next."
         + (
             " Right: each unit's probability of the pipeline that has it in the end, or of the "
             "one that this was split from"
@@ -123,24 +124,44 @@ def clusters(record: RunRecord) -> Section | None:
     )
     shown = [Shown("gamma", caption, figure)]
     if any(node.parent != ROOT for node in last.tree):
-        shown.append(_tree(last))
+        shown.append(_tree(last, record.rounds[-1]["version"], record.clock))
     tables = (_table(last), _unsure(last)) if last.uncertain else (_table(last),)
     return Section("Clustering", (), tuple(shown), tables)
 
 
-def _sizes(axis: Any, history: Sequence[Routing]) -> None:
+def _end(record: RunRecord) -> int:
+    """Return the number of rounds of any kind of the record."""
+    rows = [*record.rounds, *record.evaluations, *record.gamma]
+    return max(1, *(int(row["round"]) for row in rows))
+
+
+def _held(
+    axis: Any, rounds: Sequence[int], values: Sequence[float], end: int, **style: Any
+) -> None:
+    """Draw values that hold from their round to the next, the last to the end."""
+    more = end > rounds[-1]
+    axis.plot(
+        [*rounds, end] if more else rounds, [*values, values[-1]] if more else values,
+        drawstyle="steps-post", markevery=slice(len(rounds)), **style,
+    )  # fmt: skip
+
+
+def _sizes(axis: Any, history: Sequence[Routing], end: int) -> None:
     rounds = [one.round for one in history]
     for number, pipeline in enumerate(dict.fromkeys(p for h in history for p in h.pipelines)):
         sizes = [
             one.expected[one.pipelines.index(pipeline)] if pipeline in one.pipelines else np.nan
             for one in history
         ]
-        axis.plot(rounds, sizes, label=f"pipeline {pipeline}", marker=".", **line_style(number))
+        _held(
+            axis, rounds, sizes, end,
+            label=f"pipeline {pipeline}", marker=".", **line_style(number),
+        )  # fmt: skip
     axis.set_ylim(bottom=0)
     axis.set_ylabel("expected units")
 
 
-def _units(axis: Any, history: Sequence[Routing]) -> None:
+def _units(axis: Any, history: Sequence[Routing], end: int) -> None:
     last = history[-1]
     own = [last.pipelines[column] for column in last.matrix.argmax(axis=1)]
     chosen = np.linspace(0, len(own) - 1, min(len(own), MOST_LINES)).astype(int)
@@ -155,9 +176,9 @@ def _units(axis: Any, history: Sequence[Routing]) -> None:
             for number in lines[pipeline]
             if number in one.pipelines and unit in row
         ]
-        axis.plot(
-            *zip(*points, strict=True), color=COLOURS[places[pipeline] % len(COLOURS)],
-            linewidth=0.6, alpha=0.4,
+        _held(
+            axis, [at for at, _ in points], [share for _, share in points], end,
+            color=COLOURS[places[pipeline] % len(COLOURS)], linewidth=0.6, alpha=0.4,
         )  # fmt: skip
     axis.set_ylim(-0.02, 1.02)
     axis.set_ylabel("γ of the unit's own pipeline")
@@ -172,27 +193,34 @@ def lineage(tree: Sequence[Node], pipeline: int) -> list[int]:
     return found
 
 
-def _entropy(axis: Any, history: Sequence[Routing]) -> None:
-    axis.plot([one.round for one in history], [one.entropy for one in history], color=COLOURS[0])
+def _entropy(axis: Any, history: Sequence[Routing], end: int) -> None:
+    rounds, values = [one.round for one in history], [one.entropy for one in history]
+    _held(axis, rounds, values, end, color="#000000", marker=".")
     axis.set_ylim(bottom=0)
-    axis.set_ylabel("mean entropy of γ")
+    axis.set_ylabel("mean entropy of γ (nats)")
 
 
 def places(tree: Sequence[Node]) -> dict[int, float]:
-    """Return where each pipeline stands across: leaves in order, a parent amid its children."""
+    """Return where each pipeline stands across: leaves in order, a parent amid its children.
+
+    A parent that goes on beside its children is a leaf too, left of them.
+    """
     children: dict[int, list[int]] = {}
     for node in sorted(tree, key=lambda one: one.number):
         children.setdefault(node.parent, []).append(node.number)
     found: dict[int, float] = {}
+    goes_on = {node.number for node in tree if node.is_active}
     num_leaves = 0
 
     def put(number: int) -> float:
         nonlocal num_leaves
-        below = [put(child) for child in children.get(number, [])]
-        if not below:
+        own = number in goes_on or number not in children
+        if own:
+            found[number] = float(num_leaves)
             num_leaves += 1
-            below = [float(num_leaves - 1)]
-        found[number] = sum(below) / len(below)
+        below = [put(child) for child in children.get(number, [])]
+        if not own:
+            found[number] = sum(below) / len(below)
         return found[number]
 
     for root in children.get(ROOT, []):
@@ -200,43 +228,50 @@ def places(tree: Sequence[Node]) -> dict[int, float]:
     return found
 
 
-def _tree(last: Routing) -> Shown:
-    """Return the dendrogram: pipelines from the round in which they opened downward."""
+def _tree(last: Routing, end: int, clock: str) -> Shown:
+    """Return the dendrogram: pipelines from the round in which they opened downward.
+
+    Args:
+        end: rounds of training.
+        clock: what they are called.
+    """
     where = places(last.tree)
     nodes = {node.number: node for node in last.tree}
-    first = {
-        node.number: min(
-            [one.opened_round for one in last.tree if one.parent == node.number],
-            default=last.round,
-        )
-        for node in last.tree
-    }
-    leaves = len(set(where.values()))
+    leaves = len({where[node.number] for node in last.tree if _closed(node, last.tree, end) >= end})
     figure, found = axes(1, 1, max(4.0, 0.8 * leaves + 1.5), 3.2)
     axis = found[0][0]
     for number, node in nodes.items():
-        x = where[number]
+        x, closed = where[number], _closed(node, last.tree, end)
         style = {"color": COLOURS[0] if node.is_active else "#888888", "linewidth": 2.0}
-        axis.plot([x, x], [node.opened_round, first[number]], **style)
+        axis.plot([x, x], [node.opened_round, closed], solid_capstyle="butt", **style)
         if node.parent in nodes:
             axis.plot([where[node.parent], x], [node.opened_round] * 2, **style)
         words = f"{number}"
         if number in last.pipelines:
             words += f"\n{last.expected[last.pipelines.index(number)]:.0f} units"
-        axis.annotate(
-            words, (x, first[number]), ha="center", va="top", fontsize=8, xytext=(0, -4),
-            textcoords="offset points",
-        )  # fmt: skip
-    axis.set_ylim(last.round * 1.22 + 1, -0.02 * last.round - 0.5)
+        if closed >= end:
+            place: dict[str, Any] = {"xy": (x, end), "xytext": (0, -4), "ha": "center", "va": "top"}
+        else:
+            middle = (node.opened_round + closed) / 2
+            place = {"xy": (x, middle), "xytext": (-4, 0), "ha": "right", "va": "center"}
+        axis.annotate(words, fontsize=8, textcoords="offset points", **place)
+    axis.set_ylim(end * 1.22 + 1, -0.02 * end - 0.5)
     axis.set_xlim(min(where.values()) - 0.7, max(where.values()) + 0.7)
     axis.set_xticks([])
-    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= last.round])
-    axis.set_ylabel("round of any kind")
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= end])
+    axis.set_ylabel(f"{clock} of training")
     caption = (
         "The tree of pipelines: each begins with its parent's parameters in the round where its "
-        "line begins. Blue ones are active; below them the units that they expect."
+        "line begins. Blue ones are active, with the units that they expect; grey ones were split "
+        "or retired."
     )
     return Shown("tree", caption, figure)
+
+
+def _closed(node: Node, tree: Sequence[Node], end: int) -> int:
+    """Return the round in which a pipeline was split; the end where it was not."""
+    opened = [one.opened_round for one in tree if one.parent == node.number]
+    return end if node.is_active or not opened else min(opened)
 
 
 def _table(last: Routing) -> Table:

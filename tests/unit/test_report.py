@@ -211,7 +211,7 @@ def test_clusters_are_shown_without_the_matrix() -> None:
 
 
 def test_a_parent_stands_amid_its_children() -> None:
-    tree = [Node(0), Node(1, 0), Node(2, 0), Node(3, 2), Node(4, 2)]
+    tree = [Node(0, is_active=False), Node(1, 0), Node(2, 0, 5, False), Node(3, 2), Node(4, 2)]
 
     assert lineage(tree, 4) == [4, 2, 0]
 
@@ -220,6 +220,28 @@ def test_a_parent_stands_amid_its_children() -> None:
     assert (where[1], where[3], where[4]) == (0.0, 1.0, 2.0)
     assert where[2] == 1.5
     assert where[0] == 0.75
+
+
+def test_a_parent_that_goes_on_is_a_leaf_beside_its_children() -> None:
+    where = places([Node(0), Node(1, 0), Node(2, 1)])
+
+    assert where == {0: 0.0, 1: 1.0, 2: 2.0}
+
+
+def test_a_gamma_that_changed_once_holds_to_the_end() -> None:
+    row = gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [0, 1])
+    row["round"], row["state"]["tree"] = 1, [[0, -1, 0, True], [1, 0, 0, True]]
+
+    section = clusters(record_of(gamma=[row]))  # of 4 rounds
+
+    assert section is not None
+    shown, tree = section.figures
+    for axis in shown.figure.axes[:2]:
+        assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 4]] * len(axis.lines)
+        assert axis.get_xlim()[1] > 4
+    upright = [line.get_xydata().tolist() for line in tree.figure.axes[0].lines[:2]]
+    assert upright[0] == [[0, 0], [0, 4]]  # pipeline 0 goes on
+    assert upright[1] == [[1, 0], [1, 4]]
 
 
 # --- what the model does ------------------------------------------------------------------------
