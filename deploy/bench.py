@@ -12,6 +12,7 @@ GROUP: Final = "dmaml.benchmarks"
 BENCHMARKS: Final = {
     "aggregation": "dmaml.bench.aggregation:main",
     "cluster": "dmaml.bench.cluster:main",
+    "clustering": "dmaml.bench.clustering:main",
     "engine": "dmaml.bench.engine:main",
     "folders": "dmaml.bench.folders:main",
     "glyphs": "dmaml.bench.glyphs:main",
@@ -23,6 +24,7 @@ BENCHMARKS: Final = {
 TITLES: Final = {
     "aggregation": "GB/s of the aggregation rules",
     "cluster": "fairness and lease delay of a cluster that is running",
+    "clustering": "what a PROBE round costs the server, by strategy",
     "engine": "tasks/s of the meta-gradient by engine, order and shape",
     "folders": "accuracy of `dmaml adapt` on folders of Omniglot drawings, beside the run's own",
     "glyphs": "pictures/s of the embedded source",

@@ -102,13 +102,14 @@ def standardised(losses: Float64, gamma: Float64, clip: float) -> Float64:
 
 def shortened(rows: Float64, centre: Float64, clip: float) -> Float64:
     """Return the rows, none farther from `centre` than `clip` robust deviations."""
-    apart = rows - centre
-    length = np.sqrt(np.square(apart).sum(axis=1))
+    apart: Float64 = rows - centre
+    length = np.sqrt(np.einsum("ud,ud->u", apart, apart))
     most = clip * float(np.median(length))
     if most <= 0:
         return rows
-    out: Float64 = centre + apart * np.minimum(1.0, most / np.maximum(length, _TINY))[:, None]
-    return out
+    apart *= np.minimum(1.0, most / np.maximum(length, _TINY))[:, None]
+    apart += centre
+    return apart
 
 
 def deviation(rows: Float64) -> float:

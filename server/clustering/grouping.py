@@ -74,7 +74,8 @@ def grouped(
         )
     means = means_by(inverse, rows, len(known))
     if is_direction:
-        means /= np.maximum(np.sqrt(np.square(means).sum(axis=1, keepdims=True)), 1e-12)
+        lengths = np.sqrt(np.einsum("ud,ud->u", means, means))
+        means /= np.maximum(lengths, 1e-12)[:, None]
     means = shortened(means, np.median(means, axis=0), _CLIP)
     return Groups(known, *_clustered(means, parts, own))
 
@@ -89,7 +90,7 @@ def _clustered(means: Float64, parts: int, own: Stream) -> tuple[Float64, float]
     halves = (order[::2], order[1::2])
     most = min(SPACES[-1][0], *means.shape)
     with threadpool_limits(1):  # results depend on the number of threads
-        rows = PCA(most, svd_solver="randomized", random_state=seed).fit_transform(means)
+        rows = PCA(most, random_state=seed).fit_transform(means)
         several = [space for space in SPACES if parts <= space[0] + 1 and space[0] <= most]
         spaces = [_space(rows, *space) for space in several] or [rows]
         gains = [0.0]

@@ -94,7 +94,7 @@ def evidence(losses: NDArray[np.floating], units: Int64, reading: Reading) -> Ev
     seen, place, counts = np.unique(units, return_inverse=True, return_counts=True)
     is_median = reading.robust == "median"
     if is_median:
-        loss_diff = np.stack([np.median(diff[place == u], axis=0) for u in range(len(seen))])
+        loss_diff = medians_by(place, diff, counts)
     else:
         loss_diff = np.zeros((len(seen), diff.shape[1]))
         np.add.at(loss_diff, place, diff)
@@ -102,6 +102,23 @@ def evidence(losses: NDArray[np.floating], units: Int64, reading: Reading) -> Ev
     if reading.centre == "mean":
         loss_diff -= np.median(diff, axis=0) if is_median else diff.mean(axis=0)
     return Evidence(seen, counts / len(units), loss_diff)
+
+
+def medians_by(groups: Int64, rows: Float64, counts: Int64) -> Float64:
+    """Return the median of each column in each group, float64 `[groups, columns]`.
+
+    Args:
+        groups: of each row, int64 `[S]`, 0 to len(counts) - 1.
+        rows: `[S, columns]`.
+        counts: rows of each group, 1 or more.
+    """
+    starts = np.cumsum(counts) - counts
+    low, high = starts + (counts - 1) // 2, starts + counts // 2
+    found = np.empty((len(counts), rows.shape[1]))
+    for number, column in enumerate(rows.T):
+        ordered = column[np.lexsort((column, groups))]
+        found[:, number] = (ordered[low] + ordered[high]) / 2
+    return found
 
 
 def clipped(diff: Float64, width: float) -> Float64:

@@ -37,7 +37,8 @@ class Separation:
 
 def lengths_of(rows: NDArray[np.floating]) -> Float64:
     """Return the length of each row, float64; 0 for what is too short to have a direction."""
-    lengths: Float64 = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+    exact = rows.astype(np.float64, copy=False)
+    lengths: Float64 = np.sqrt(np.einsum("ud,ud->u", exact, exact))
     lengths[lengths <= _NO_LENGTH] = 0.0
     return lengths
 

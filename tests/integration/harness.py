@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dmaml.common import checkpoint as checkpoints
@@ -266,10 +267,24 @@ class Killable:
 
     def _address(self) -> str | None:
         assert self._process.poll() is None, self._run_dir.with_suffix(".log").read_text()
-        with contextlib.suppress(OSError, ValueError):
-            announced = json.loads((self._run_dir / "server.json").read_text())
-            return str(announced["grpc"]) if announced["pid"] == self._process.pid else None
-        return None
+        return address_of(self._run_dir, self._process.pid)
+
+
+def address_of(run_dir: Path, pid: int | None) -> str | None:
+    """Return where the server process of a run serves, or None: it does not yet."""
+    with contextlib.suppress(OSError, ValueError):
+        announced = json.loads((run_dir / "server.json").read_text())
+        return str(announced["grpc"]) if announced["pid"] == pid else None
+    return None
+
+
+def write_archives(folder: Path) -> list[str]:
+    """Write two archives of small noisy pictures, dark and light, and return them as sources."""
+    rng = np.random.default_rng(1)
+    for name, least in (("dark", 0), ("light", 150)):
+        images = rng.integers(least, least + 100, (72, 6, 6)).astype(np.uint8)
+        np.savez(folder / f"{name}.npz", images=images, labels=np.repeat(np.arange(12), 6))
+    return [f"npz:{folder / name}.npz" for name in ("dark", "light")]
 
 
 @contextlib.contextmanager

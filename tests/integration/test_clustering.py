@@ -26,6 +26,7 @@ from tests.integration.harness import (
     latest,
     tiny,
     train,
+    write_archives,
 )
 
 SPLITTER = "tests.integration.strategies:Splitter"
@@ -51,16 +52,11 @@ def families(rounds: int = 6, **sections: dict[str, Any]) -> RunConfig:
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunConfig]:
     """Makes a run on two small archives, dark pictures and light ones."""
     monkeypatch.setenv("DMAML_CACHE", str(tmp_path / "cache"))
-    rng = np.random.default_rng(1)
-    for name, least in (("dark", 0), ("light", 150)):
-        images = rng.integers(least, least + 100, (72, 6, 6)).astype(np.uint8)
-        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.repeat(np.arange(12), 6))
-    sources = [f"npz:{tmp_path / name}.npz" for name in ("dark", "light")]
     values: dict[str, dict[str, Any]] = {
         "run": {"rounds": 4},
         "task": {
             "source": "mixed", "n_way": 2, "k_shot": 1, "k_query": 1, "image_size": 6,
-            "options": {"sources": sources},
+            "options": {"sources": write_archives(tmp_path)},
         },
         "evaluation": {"every": 0, "tasks": 4, "steps": 1, "k_query": 2, "test_tasks": 0},
     }  # fmt: skip
