@@ -129,6 +129,11 @@ class ModelSection(Section):
         (40, 40), "Units of each hidden layer of mlp."
     )
     batch_norm: bool = _semantic(False, "Batch norm after each hidden layer of mlp.")
+    init: Literal["normal", "glorot"] = _semantic(
+        "normal",
+        "Initial weights of mlp: normal of standard deviation 0.01 (MAML's code), or uniform "
+        "within ±√(6 / (in + out)), with which networks without batch norm begin to learn sooner.",
+    )
     options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own model.")
 
 

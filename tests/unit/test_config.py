@@ -19,6 +19,7 @@ OTHER: dict[str, Any] = {
     "task.k_query": 7, "task.unit": "alphabet", "task.rotations": True, "task.image_size": 20,
     "task.options": {"a": 1},
     "model.name": "mlp", "model.width": 8, "model.hidden": [3], "model.batch_norm": True,
+    "model.init": "glorot",
     "model.options": {"a": 1},
     "algorithm.name": "a.b:C", "algorithm.order": "first", "algorithm.inner_lr": 0.1,
     "algorithm.inner_steps": 3, "algorithm.inner_reduction": "sum_over_ways",

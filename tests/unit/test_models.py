@@ -171,6 +171,19 @@ def test_conv4_refuses_examples_that_are_no_pictures() -> None:
         models.build(with_name("conv4"), (8,), 5)
 
 
+def test_glorot_weights_are_uniform_within_their_bound() -> None:
+    model = Mlp((40,), 5, (60, 30), init="glorot")
+
+    params = model.init(stream(1, Kind.INIT))
+
+    for i, bound in enumerate([0.06**0.5, (6 / 90) ** 0.5, (6 / 35) ** 0.5]):
+        weight = params[f"linear{i}.weight"]
+        assert weight.dtype == torch.float32
+        assert 0.95 * bound < float(weight.abs().max()) <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert not params[f"linear{i}.bias"].any()
+
+
 def test_truncated_normal_has_no_value_beyond_two() -> None:
     values = truncated_normal(stream(1, Kind.INIT), 20_000)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Final, final
+from typing import Final, Literal, final
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ class Mlp:
     References:
         Finn, Abbeel, Levine (2017), section 5.1 and github.com/cbfinn/maml: weights from a normal
         of standard deviation 0.01 cut at two, biases zero. We differ: batch norm's scale is
-        learned, and its scale and shift are adapted.
+        learned, and its scale and shift are adapted. Glorot, Bengio, "Understanding the difficulty
+        of training deep feedforward neural networks" (2010), equation 16: `init: glorot`.
     """
 
     def __init__(
@@ -41,25 +42,27 @@ class Mlp:
         num_outputs: int,
         hidden: tuple[int, ...],
         batch_norm: bool = False,
+        init: Literal["normal", "glorot"] = "normal",
     ) -> None:
         head = (num_outputs,) if num_outputs else ()
         self._sizes = (math.prod(input_shape), *hidden, *head)
         self._num_hidden = len(hidden)
         self._batch_norm = batch_norm
+        self._draw = _DRAWS[init]
 
     @classmethod
     def configured(
         cls, section: ModelSection, input_shape: tuple[int, ...], num_outputs: int
     ) -> Mlp:
         """Return the model that a configuration describes."""
-        return cls(input_shape, num_outputs, section.hidden, section.batch_norm)
+        return cls(input_shape, num_outputs, section.hidden, section.batch_norm, section.init)
 
     def init(self, stream: Stream) -> Params:
         """Return fresh parameters, float32; a pure function of the stream."""
         params: Params = {}
         for i in range(len(self._sizes) - 1):
             fan_in, fan_out = self._sizes[i], self._sizes[i + 1]
-            weight = truncated_normal(stream, fan_in * fan_out).reshape(fan_in, fan_out) * _STD
+            weight = self._draw(stream, fan_in, fan_out)
             params[f"linear{i}.weight"] = torch.from_numpy(weight).float()
             if self._normalises(i):
                 params[f"norm{i}.scale"] = torch.ones(fan_out)
@@ -104,6 +107,18 @@ class Mlp:
 
     def _normalises(self, layer: int) -> bool:
         return self._batch_norm and layer < self._num_hidden
+
+
+def _normal(stream: Stream, fan_in: int, fan_out: int) -> Float64:
+    return truncated_normal(stream, fan_in * fan_out).reshape(fan_in, fan_out) * _STD
+
+
+def _glorot(stream: Stream, fan_in: int, fan_out: int) -> Float64:
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return stream.uniform(fan_in, fan_out, low=-bound, high=bound)
+
+
+_DRAWS: Final = {"normal": _normal, "glorot": _glorot}
 
 
 def truncated_normal(stream: Stream, count: int) -> Float64:
