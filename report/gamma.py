@@ -77,7 +77,9 @@ def routing(row: Row) -> Routing:
     none = [0.0] * len(pipelines)
     matrix = np.array(state.get("matrix") or [], dtype=np.float64).reshape(-1, len(pipelines))
     units = tuple(int(unit) for unit in state.get("units") or range(len(matrix)))
-    order = np.argsort(matrix.max(axis=1), kind="stable")[:UNSURE] if len(matrix) else []
+    order: list[int] = []
+    if len(matrix):
+        order = np.argsort(matrix.max(axis=1), kind="stable")[:UNSURE].tolist()
     doubtful = state.get("uncertain", [[units[row], matrix[row].tolist()] for row in order])
     return Routing(
         int(row["round"]),

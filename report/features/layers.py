@@ -36,20 +36,12 @@ class Layers:
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._module = module
-        leaves = [
-            (name, leaf) for name, leaf in module.named_modules() if not list(leaf.children())
-        ]
-        called: list[tuple[str, nn.Module]] = []
-        hooks = [
-            leaf.register_forward_hook(lambda *_, pair=(name, leaf): called.append(pair))  # type: ignore[misc]
-            for name, leaf in leaves
-        ]
-        with torch.no_grad():
+        leaves = {name: leaf for name, leaf in module.named_modules() if not list(leaf.children())}
+        with torch.no_grad(), _watched(leaves) as seen:
             module(example)
-        for hook in hooks:
-            hook.remove()
         self._blocks: list[list[tuple[str, nn.Module]]] = []
-        for name, leaf in called:
+        for name in seen:  # in the order in which they were called
+            leaf = leaves[name]
             if isinstance(leaf, _WEIGHTED):
                 self._blocks.append([])
             if self._blocks:

@@ -58,7 +58,8 @@ def selectivity(activations: NDArray[np.floating], labels: NDArray[np.int64]) ->
     for label in np.unique(labels):
         own = centred[labels == label]
         between += len(own) * np.square(own.mean(axis=0))
-    return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    share: Float64 = np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    return share
 
 
 def most_selective(share: Float64, count: int) -> tuple[int, ...]:
