@@ -13,16 +13,16 @@ from dmaml.report.features.tiles import (
     Sheet,
     Tile,
     draw,
+    frame,
     heat,
-    height_of,
     picture,
-    width_of,
 )
 from dmaml.report.section import Shown, axes
 
 Pictures = NDArray[np.float32]
 Row = tuple[str, tuple[Tile | None, ...]]
-_CELL: Final = 0.4  # inches
+_CELL: Final = 0.4  # inches, of neurons
+_SIZE: Final = 8.5  # of words, points, of classes
 
 
 def neuron_sheets(found: Sequence[Neurons]) -> Shown:
@@ -32,15 +32,18 @@ def neuron_sheets(found: Sequence[Neurons]) -> Shown:
         found: of each network.
     """
     sheets = [_neuron_sheet(one) for one in found]
-    width = sum(width_of(sheet) * _CELL + 0.75 for sheet in sheets)
-    height = max(height_of(sheet) for sheet in sheets) * _CELL + 0.85
-    figure, made = axes(1, len(found), width, height)
+    sizes = [frame(sheet, _CELL).inches(_CELL) for sheet in sheets]
+    figure, made = axes(
+        1, len(found), sum(width for width, _ in sizes) + 0.2 * len(sizes),
+        max(height for _, height in sizes) + 0.5,
+    )  # fmt: skip
     for axis, sheet, one in zip(made[0], sheets, found, strict=True):
-        draw(axis, sheet)
+        draw(axis, sheet, _CELL)
         axis.set_title(f"{one.name}: {one.layer}\nη² of all its neurons: {one.mean_share:.2f}")
     caption = (
-        f"Neurons of {found[0].layer} before adaptation, those that tell the classes apart best: "
-        "η² is the share of a neuron's variance over test pictures that lies between classes. "
+        f"Neurons of {found[0].layer} before adaptation that prefer different classes, those that "
+        "tell the classes apart best. η² is the share of a neuron's variance over test pictures "
+        "that lies between classes. "
         "made: a picture that maximises the neuron, by gradient ascent from the mean picture; "
         "highest and lowest: the test pictures with the largest and the smallest activation."
     )
@@ -114,8 +117,9 @@ def _shown(name: str, rows: Sequence[Row], letters: Sequence[str], caption: str)
         tuple(tiles for _, tiles in rows), tuple(words for words, _ in rows), tuple(letters)
     )
     cell = 0.8 if len(letters) <= 5 else 0.66
-    figure, made = axes(1, 1, width_of(sheet) * cell + 1.15, (height_of(sheet) + 0.7) * cell + 0.1)
-    draw(made[0][0], sheet, size=8.5)
+    width, height = frame(sheet, cell, _SIZE).inches(cell)
+    figure, made = axes(1, 1, width + 0.1, height + 0.1)
+    draw(made[0][0], sheet, cell, _SIZE)
     return Shown(name, caption, figure, is_vector=False)
 
 

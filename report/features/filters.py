@@ -14,6 +14,7 @@ from dmaml.report.features.tiles import Sheet, draw, signed
 from dmaml.report.section import Section, Shown, axes
 
 ACROSS: Final = 8
+_CELL: Final = 0.4  # inches
 _MOST: Final = 99.5  # percentile of |weight| that is black or white
 
 
@@ -23,7 +24,7 @@ def filters(found: Mapping[str, NDArray[np.float32]]) -> Section:
     Args:
         found: by network, float32 `[filters, channels, height, width]`.
     """
-    figure, made = axes(1, len(found), 4.6 * len(found), 4.1)
+    figure, made = axes(1, len(found), (ACROSS * _CELL * 1.12 + 1) * len(found), 4.0)
     for axis, (name, weights) in zip(made[0], found.items(), strict=True):
         limit = float(np.percentile(np.abs(weights), _MOST)) or 1.0
         tiles = [signed(one, limit) for one in weights]
@@ -31,7 +32,7 @@ def filters(found: Mapping[str, NDArray[np.float32]]) -> Section:
             tuple((tiles[at : at + ACROSS] + [None] * ACROSS)[:ACROSS])
             for at in range(0, len(tiles), ACROSS)
         )
-        draw(axis, Sheet(rows, ("",) * len(rows), ("",) * ACROSS))
+        draw(axis, Sheet(rows, ("",) * len(rows), ("",) * ACROSS), _CELL)
         axis.set_title(name)
         scale = ScalarMappable(Normalize(-limit, limit), "gray")
         bar = figure.colorbar(scale, ax=axis, shrink=0.75, aspect=30)

@@ -158,7 +158,7 @@ def _neurons(name: str, layers: Layers, layer: str, x: Tensor, given: Pool) -> N
     with torch.no_grad():
         activations = layers.neurons(x, layer)
     share = selectivity(activations.numpy(), given.labels)
-    chosen = most_selective(share, NEURONS)
+    chosen = most_selective(share, activations.numpy(), given.labels, NEURONS)
     rows = torch.arange(len(chosen))
     scale = activations.std(0)[list(chosen)].clamp_min(1e-6)
 

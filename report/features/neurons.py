@@ -62,6 +62,24 @@ def selectivity(activations: NDArray[np.floating], labels: NDArray[np.int64]) ->
     return share
 
 
-def most_selective(share: Float64, count: int) -> tuple[int, ...]:
-    """Return the numbers of the neurons with the largest share, of equal ones the first."""
-    return tuple(int(n) for n in np.argsort(-share, kind="stable")[:count])
+def most_selective(
+    share: Float64, activations: NDArray[np.floating], labels: NDArray[np.int64], count: int
+) -> tuple[int, ...]:
+    """Return the neurons with the largest share, each the best of those that prefer its class.
+
+    A neuron prefers the class with the largest mean activation. Where fewer than `count` classes
+    are preferred, the best of the others follow. Of equal ones the first.
+
+    Args:
+        share: what `selectivity` gave, `[neurons]`.
+        activations: `[pictures, neurons]`.
+        labels: the class of each picture, `[pictures]`.
+    """
+    means = np.stack([activations[labels == label].mean(axis=0) for label in np.unique(labels)])
+    preferred = means.argmax(axis=0)
+    order = np.argsort(-share, kind="stable").tolist()
+    firsts: dict[int, int] = {}
+    for neuron in order:
+        firsts.setdefault(int(preferred[neuron]), neuron)
+    others = [neuron for neuron in order if neuron not in firsts.values()]
+    return tuple([*firsts.values(), *others][:count])

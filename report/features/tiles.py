@@ -16,6 +16,9 @@ from dmaml.report.section import bare
 Rgb = NDArray[np.float64]
 GAP: Final = 0.12  # between two tiles, in tiles
 HEAT: Final = "Blues"
+SIZE: Final = 7.5  # of words, points
+_LETTER: Final = 0.6  # width of a letter, in sizes
+_EDGE: Final = 0.06  # around all, in tiles
 _GROUND: Final = 0.5  # of a picture with light ink: where its outline runs
 
 
@@ -86,21 +89,43 @@ def left_of(sheet: Sheet) -> list[float]:
     return places
 
 
-def width_of(sheet: Sheet) -> float:
-    """Return the width of all tiles, in tiles."""
-    return left_of(sheet)[-1] + 1
+@dataclass(frozen=True)
+class Frame:
+    """Where a sheet ends, words included, in tiles; the first tile's upper left corner is 0, 0."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def inches(self, cell: float) -> tuple[float, float]:
+        """Return width and height where a tile has `cell` inches."""
+        return (self.right - self.left) * cell, (self.bottom - self.top) * cell
 
 
-def height_of(sheet: Sheet) -> float:
-    """Return the height of all tiles, in tiles."""
-    return len(sheet.rows) * (1 + GAP) - GAP
-
-
-def draw(axis: Axes, sheet: Sheet, size: float = 7.5) -> None:
-    """Draw a sheet on an axis.
+def frame(sheet: Sheet, cell: float, size: float = SIZE) -> Frame:
+    """Return what a sheet needs.
 
     Args:
-        size: of the words, in points.
+        cell: of a tile, inches.
+        size: of the words, points.
+    """
+    letter = size * _LETTER / 72 / cell
+    longest = max(len(line) for name in sheet.names for line in name.splitlines() or [""])
+    left = -(longest * letter + 0.25) if longest else -_EDGE
+    lines = bool(any(sheet.columns)) + bool(sheet.heads)
+    bottom = len(sheet.rows) * (1 + GAP) - GAP
+    return Frame(
+        left, left_of(sheet)[-1] + 1 + _EDGE, -lines * _line(size, cell) - _EDGE, bottom + _EDGE
+    )
+
+
+def draw(axis: Axes, sheet: Sheet, cell: float, size: float = SIZE) -> None:
+    """Draw a sheet on an axis whose figure has room for its `frame`.
+
+    Args:
+        cell: of a tile, inches.
+        size: of the words, points.
     """
     bare(axis)
     lefts = left_of(sheet)
@@ -109,21 +134,24 @@ def draw(axis: Axes, sheet: Sheet, size: float = 7.5) -> None:
         for left, tile in zip(lefts, row, strict=True):
             if tile is not None:
                 _draw(axis, tile, left, top)
-        axis.text(
-            -0.15, top + 0.5, sheet.names[number], ha="right", va="center", fontsize=size,
-            clip_on=False,
-        )  # fmt: skip
-    above = -0.1
+        axis.text(-0.15, top + 0.5, sheet.names[number], ha="right", va="center", fontsize=size)
+    above = -_EDGE
     if any(sheet.columns):
         for left, words in zip(lefts, sheet.columns, strict=True):
             axis.text(left + 0.5, above, words, ha="center", va="bottom", fontsize=size)
-        above -= 0.45
+        above -= _line(size, cell)
     for first, last, words in sheet.heads:
         middle = (lefts[first] + lefts[last] + 1) / 2
         axis.text(middle, above, words, ha="center", va="bottom", fontsize=size)
-    axis.set_xlim(-0.05, width_of(sheet) + 0.05)
-    axis.set_ylim(height_of(sheet) + 0.05, above - 0.35 * bool(sheet.heads) - 0.05)
+    whole = frame(sheet, cell, size)
+    axis.set_xlim(whole.left, whole.right)
+    axis.set_ylim(whole.bottom, whole.top)
     axis.set_aspect("equal")
+
+
+def _line(size: float, cell: float) -> float:
+    """Return the height of a line of words, in tiles."""
+    return size * 1.5 / 72 / cell
 
 
 def _draw(axis: Axes, tile: Tile, left: float, top: float) -> None:

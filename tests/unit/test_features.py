@@ -157,7 +157,15 @@ def test_selectivity_is_1_where_the_class_decides_and_0_where_it_says_nothing() 
     share = selectivity(np.array([by_class, by_picture, dead, half]).T, labels)
 
     np.testing.assert_allclose(share, [1.0, 0.0, 0.0, 0.5])
-    assert most_selective(share, 2) == (0, 3)
+
+
+def test_the_best_neurons_prefer_different_classes() -> None:
+    labels = np.array([0, 1, 2])
+    activations = np.array([[9.0, 8.0, 0.0, 1.0], [0.0, 0.0, 5.0, 0.0], [1.0, 0.0, 0.0, 2.0]])
+    share = np.array([0.9, 0.8, 0.7, 0.1])  # they prefer classes 0, 0, 1 and 2
+
+    assert most_selective(share, activations, labels, 3) == (0, 2, 3)
+    assert most_selective(share, activations, labels, 4) == (0, 2, 3, 1)
 
 
 # --- gradients ------------------------------------------------------------------------------
