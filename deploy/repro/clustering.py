@@ -20,7 +20,6 @@ from dmaml.deploy.repro.experiment import (
     Table,
     Variant,
     cells_of,
-    figure,
 )
 from dmaml.deploy.sweep import Cell, Measured
 from dmaml.report.bands import Band, mean_and_half
@@ -154,12 +153,17 @@ def words(values: Sequence[float]) -> str:
     return " / ".join(f"{value:.3f}" for value in values) or "–"
 
 
+def _seconds(values: Sequence[float]) -> str:
+    """Return the median, and the longest in brackets."""
+    return f"{median(values):.0f} ({max(values):.0f})" if values else "–"
+
+
 def _row(variant: Variant, runs: Sequence[Measured]) -> tuple[str, ...]:
     facts = facts_of(runs)
     active = sorted({str(count) for count in facts["active"]})
     return (
         variant.label, str(facts["seeds"]), words(facts["recovery"]),
-        words(facts["recovery_worst"]), ", ".join(active), figure(facts["wall_s"], 0),
+        words(facts["recovery_worst"]), ", ".join(active), _seconds(facts["wall_s"]),
     )  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def _recovery(
         facts = {label: facts_of(found) for label, found in runs.items()}
         columns = (
             "pictures", "seeds", f"median recovery, {' / '.join(ORIGINS)}", "worst seed",
-            "pipelines", "run, s",
+            "pipelines", "median (longest) run, s",
         )  # fmt: skip
         rows = tuple(_row(one, runs[one.label]) for one in variants)
         values = tuple(
@@ -260,7 +264,7 @@ def _sweep(
         rows = tuple(_row(variants[x], found[x]) for x in chosen)
         columns = (
             x_label, "seeds", f"median recovery, {' / '.join(ORIGINS)}", "worst seed",
-            "pipelines", "run, s",
+            "pipelines", "median (longest) run, s",
         )  # fmt: skip
         panel = Lines(
             title, x_label, "recovery ± 95 %", lines, y_limits=(0.0, 1.0), has_points=True

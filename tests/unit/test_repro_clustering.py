@@ -51,7 +51,7 @@ def test_recovery_is_the_median_over_seeds_with_the_worst_beside_it() -> None:
     assert outcome.facts["variants"]["4 to 1"]["runs"] == [found[1], found[2], found[3]]
     assert outcome.facts["variants"]["4 to 1, rank-equalised"]["recovery"] == []
     assert outcome.tables[0].rows[0] == (
-        "4 to 1", "3", "0.990 / 0.980", "0.900 / 0.800", "2", "60 ± 0"
+        "4 to 1", "3", "0.990 / 0.980", "0.900 / 0.800", "2", "60 (60)"
     )  # fmt: skip
     assert outcome.published[0].verdict == "reached"
     assert outcome.published[0].published == "0.730 / 0.640"
