@@ -173,10 +173,9 @@ def _units(axis: Any, history: Sequence[Routing], end: int) -> None:
     for place in dict.fromkeys(chosen.tolist()):
         pipeline, unit = own[place], last.units[place]
         points = [
-            (one.round, one.matrix[row[unit], one.pipelines.index(number)])
+            (one.round, one.matrix[row[unit], one.pipelines.index(there[0])])
             for one, row in zip(history, rows, strict=True)
-            for number in lines[pipeline]
-            if number in one.pipelines and unit in row
+            if unit in row and (there := [p for p in lines[pipeline] if p in one.pipelines])
         ]
         _held(
             axis, [at for at, _ in points], [share for _, share in points], end,

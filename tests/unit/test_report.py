@@ -198,6 +198,18 @@ def test_a_record_of_some_units_is_shown_by_their_numbers() -> None:
     assert lines == [[[20, 0.7]], [[10, 0.9], [20, 0.8]]]
 
 
+def test_a_unit_has_one_place_in_a_round_though_its_parent_goes_on() -> None:
+    rows = [gamma_row(1, [[1.0]], [0]), gamma_row(2, [[0.2, 0.8]], [0, 1])]
+    for row in rows:
+        row["state"]["tree"] = [[0, -1, 0, True], [1, 0, 5, True]]
+
+    section = clusters(record_of(gamma=rows))
+
+    assert section is not None
+    (line,) = section.figures[0].figure.axes[2].lines
+    assert line.get_xydata().tolist() == [[10, 1.0], [20, 0.8]]
+
+
 def test_clusters_are_shown_without_the_matrix() -> None:
     rows = [gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [1, 2])]
     del rows[0]["state"]["matrix"]
