@@ -59,14 +59,12 @@ def _draw(axis: Any, record: RunRecord, metric: str) -> None:
     """Draw one figure of rounds and validations."""
     name = _OF_ROUNDS.get(metric, metric)
     versions = [row["version"] for row in record.rounds]
-    has_steps = record.num_steps > 0
+    has_steps = record.num_steps > 0 and _differ(record, name)
     lines = [(name, AFTER, "after adaptation" if has_steps else "training")]
     if has_steps:
         lines.insert(0, (f"{name}_before", BEFORE, "before adaptation"))
     for key, colour, label in lines:
-        values = [
-            row["loss"] if key == "loss" else row["metrics"].get(key) for row in record.rounds
-        ]
+        values = _values(record, key)
         if all(value is None for value in values):
             continue
         one = binned(versions, values)
@@ -89,6 +87,16 @@ def _draw(axis: Any, record: RunRecord, metric: str) -> None:
     whole_numbers(axis)
     if metric == "accuracy":
         axis.set_ylim(0.0, 1.02)
+
+
+def _values(record: RunRecord, key: str) -> list[float | None]:
+    """Return a figure of every round; None where a round has it not."""
+    return [row["loss"] if key == "loss" else row["metrics"].get(key) for row in record.rounds]
+
+
+def _differ(record: RunRecord, name: str) -> bool:
+    """Tell whether training measures a figure before adaptation as well as after."""
+    return _values(record, f"{name}_before") != _values(record, name)
 
 
 def _is_wide(axis: Any) -> bool:

@@ -35,7 +35,7 @@ def neuron_sheets(found: Sequence[Neurons]) -> Shown:
     sizes = [frame(sheet, _CELL).inches(_CELL) for sheet in sheets]
     figure, made = axes(
         1, len(found), sum(width for width, _ in sizes) + 0.2 * len(sizes),
-        max(height for _, height in sizes) + 0.5,
+        max(height for _, height in sizes) + 0.66,
     )  # fmt: skip
     for axis, sheet, one in zip(made[0], sheets, found, strict=True):
         draw(axis, sheet, _CELL)

@@ -113,6 +113,20 @@ def test_a_method_without_steps_has_no_section_about_them() -> None:
         assert by_step(record_of(evaluations=[row])) is None
 
 
+def test_a_method_that_does_not_adapt_in_training_has_one_training_line() -> None:
+    figures = {"loss_before": 0.5, "accuracy_before": 0.75, "accuracy": 0.75}
+    plain = [round_row(version, loss=0.5, metrics=figures) for version in range(1, 5)]
+
+    for rounds, wanted in (
+        (plain, ["training"]),
+        (None, ["before adaptation", "after adaptation"]),
+    ):
+        record = record_of() if rounds is None else record_of(rounds=rounds)
+        for axis in learning_curves(record).figures[0].figure.axes:
+            labels = [line.get_label() for line in axis.lines if line.get_label()[0] != "_"]
+            assert labels == wanted
+
+
 def test_time_is_divided_by_phase_and_void_rounds_have_none() -> None:
     rounds = [round_row(1), round_row(2, items=[])]
 
