@@ -3,8 +3,9 @@
 Reads the rows of the table `gamma` alone. Their `state` holds `pipelines` (ids, the columns),
 `tree` (`[number, parent, opened_round, is_active]` of every pipeline that ever was; -1: no parent),
 `expected_units` and `routed_units` (by pipeline), `entropy` (mean over units) and, where the record
-keeps them, `matrix` (`[units][pipelines]`) with the numbers of its `units` (without: 0, 1, ...)
-and `uncertain` (`[unit, γ]` of the least certain of all units, the first the least).
+keeps them, `matrix` (`[units][pipelines]`) with the numbers of its `units` (without: 0, 1, ...),
+`uncertain` (`[unit, γ]` of the least certain of all units, the first the least) and `histogram`
+(`[pipelines][bins]`, units by γ from 0 to 1).
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Routing:
         units: those whose γ the record keeps.
         matrix: γ of these, float64 `[units, pipelines]`.
         uncertain: the least certain units, each with its γ.
+        histogram: units by γ from 0 to 1, int64 `[pipelines, bins]`; without bins where the record
+            does not keep it.
     """
 
     round: int
@@ -64,6 +67,7 @@ class Routing:
     units: tuple[int, ...]
     matrix: NDArray[np.float64]
     uncertain: tuple[tuple[int, tuple[float, ...]], ...]
+    histogram: NDArray[np.int64]
 
 
 def routing(row: Row) -> Routing:
@@ -91,6 +95,7 @@ def routing(row: Row) -> Routing:
         units,
         matrix,
         tuple((int(unit), tuple(values)) for unit, values in doubtful),
+        np.array(state.get("histogram") or [[]] * len(pipelines), dtype=np.int64),
     )
 
 
@@ -100,30 +105,37 @@ def clusters(record: RunRecord) -> Section | None:
     if not history or max(len(one.tree) for one in history) < 2:
         return None
     last, end = history[-1], _end(record)
-    has_units = bool(len(last.matrix))
-    figure, found = axes(1, 2 + has_units, 4.2 * (2 + has_units), 3.3)
-    _sizes(found[0][0], history, end)
-    _entropy(found[0][1], history, end)
+    has_units = bool(len(last.matrix)) and len(history) > 1
+    has_bins = last.histogram.size > 0
+    count = 2 + has_units + has_bins
+    rows = 1 if count < 4 else 2
+    figure, made = axes(rows, count // rows, 4.2 * (count // rows), 3.0 * rows + 0.3)
+    panels = list(made.flat)
+    _sizes(panels[0], history, end)
+    _entropy(panels[1], history, end)
     if has_units:
-        _units(found[0][2], history, end)
-    for axis in found[0]:
+        _units(panels[2], history, end)
+    for axis in panels[: 2 + has_units]:
         axis.set_xlabel("round of any kind")
         axis.set_xlim(-0.02 * end, 1.02 * end)
         whole_numbers(axis)
-    handles, labels = found[0][0].get_legend_handles_labels()
+    if has_bins:
+        _bins(panels[-1], last)
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
     caption = (
         "The expected number of units of each pipeline, which is the sum of its column of γ, and "
         "how unsure γ is: the mean entropy over units, 0 where all are sure of their pipeline. "
         "Each point is a change of γ, which holds until the next."
-        + (
-            " Right: each unit's probability of the pipeline that has it in the end, or of the "
-            "one that this was split from"
-            + (f" ({len(last.units)} of them)." if sum(last.routed) > len(last.units) else ".")
-            if has_units
-            else ""
-        )
     )
+    if has_units:
+        some = f" ({len(last.units)} of them)" if sum(last.routed) > len(last.units) else ""
+        caption += (
+            " Then each unit's probability of the pipeline that has it in the end, or of the one "
+            f"that this was split from{some}."
+        )
+    if has_bins:
+        caption += " Last, how many units have which γ in the end."
     shown = [Shown("gamma", caption, figure)]
     if any(node.parent != ROOT for node in last.tree):
         shown.append(_tree(last, record.rounds[-1]["version"], record.clock))
@@ -199,6 +211,16 @@ def _entropy(axis: Any, history: Sequence[Routing], end: int) -> None:
     _held(axis, rounds, values, end, color="#000000", marker=".")
     axis.set_ylim(bottom=0)
     axis.set_ylabel("mean entropy of γ (nats)")
+
+
+def _bins(axis: Any, last: Routing) -> None:
+    edges = np.linspace(0, 1, last.histogram.shape[1] + 1)
+    for number, counts in enumerate(last.histogram):
+        axis.stairs(counts, edges, linewidth=1.4, **line_style(number))
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("γ of the pipeline, in the end")
+    axis.set_ylabel("units (logarithmic above 1)")
 
 
 def places(tree: Sequence[Node]) -> dict[int, float]:

@@ -224,6 +224,30 @@ def test_a_unit_has_one_place_in_a_round_though_its_parent_goes_on() -> None:
     assert line.get_xydata().tolist() == [[10, 1.0], [20, 0.8]]
 
 
+def test_a_unit_of_a_child_is_not_drawn_with_the_gamma_of_its_parent() -> None:
+    rows = [gamma_row(n, [[0.1, 0.9]], [0, 1]) for n in (1, 2)]
+    for row in rows:  # pipeline 0 goes on beside its child
+        row["state"]["tree"] = [[0, -1, 0, True], [1, 0, 0, True]]
+
+    section = clusters(record_of(gamma=rows))
+
+    assert section is not None
+    (line,) = section.figures[0].figure.axes[2].lines
+    assert line.get_ydata().tolist() == [0.9, 0.9]
+
+
+def test_units_are_counted_by_their_gamma() -> None:
+    row = gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [1, 2])
+    row["state"]["histogram"] = [[0, 2], [2, 0]]
+
+    section = clusters(record_of(gamma=[row]))
+
+    assert section is not None
+    bins = section.figures[0].figure.axes[2]
+    assert [patch.get_data().values.tolist() for patch in bins.patches] == [[0, 2], [2, 0]]
+    assert section.figures[0].caption.endswith("which γ in the end.")
+
+
 def test_clusters_are_shown_without_the_matrix() -> None:
     rows = [gamma_row(1, [[0.9, 0.1], [0.6, 0.4]], [1, 2])]
     del rows[0]["state"]["matrix"]
