@@ -23,6 +23,7 @@ from dmaml.common.seeds import Kind
 from dmaml.learner import exports
 from dmaml.learner.adapted import Adapted
 from dmaml.learner.inputs import Given, Inputs
+from dmaml.learner.overrides import paced, reshaped
 from dmaml.learner.router import Router, Routes, joined, origins_of, summary
 from dmaml.learner.task import Task, drawn_task
 from dmaml.worker import routing
@@ -398,7 +399,7 @@ def load(
     folder = Path(run_dir).expanduser()
     if which not in get_args(Which):
         raise ConfigError(f"which {which!r} is unknown. Known: {', '.join(get_args(Which))}.")
-    config = _paced(_reshaped(read_config(folder), n_way, k_shot), inner_lr)
+    config = paced(reshaped(read_config(folder), n_way, k_shot), inner_lr)
     if which == "best":
         if not (folder / checkpoints.BEST).exists():
             raise RunDirectoryError(
@@ -414,32 +415,6 @@ def load(
             f"dmaml train {folder / 'config.yaml'} --run-dir {folder}"
         )
     return Learner(config, checkpoint, None if data_dir is None else Path(data_dir))
-
-
-def _reshaped(config: RunConfig, n_way: int | None, k_shot: int | None) -> RunConfig:
-    """Return the configuration with evaluation tasks of another shape."""
-    given = {"n_way": n_way, "k_shot": k_shot}
-    update = {name: value for name, value in given.items() if value is not None}
-    for name, value in update.items():
-        if value < 1:
-            raise ConfigError(f"{name} {value}: required at least 1.")
-    evaluation = config.evaluation.model_copy(update=update)
-    return config.model_copy(update={"evaluation": evaluation})
-
-
-def _paced(config: RunConfig, inner_lr: float | None) -> RunConfig:
-    """Return the configuration with another rate of adaptation."""
-    if inner_lr is None:
-        return config
-    if not 0 < inner_lr < float("inf"):
-        raise ConfigError(f"inner_lr {inner_lr}: required a number > 0.")
-    if not isinstance(config.algorithm.inner_lr, float):
-        raise ConfigError(
-            f"inner_lr {inner_lr}: algorithm.inner_lr of this run is "
-            f"{config.algorithm.inner_lr!r}, its rates are among what it learned. Leave it out."
-        )
-    algorithm = config.algorithm.model_copy(update={"inner_lr": inner_lr})
-    return config.model_copy(update={"algorithm": algorithm})
 
 
 def _require(tasks: int, steps: int, split: str, k_query: int | None) -> None:
