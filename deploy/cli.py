@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, final
 
 MIN_PYTHON = (3, 10)
 if sys.version_info < MIN_PYTHON:
@@ -18,12 +18,28 @@ if sys.version_info < MIN_PYTHON:
     raise SystemExit(2)
 
 import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 from dmaml.common.errors import ConfigError, DmamlError  # noqa: E402
 from dmaml.deploy.simulate import simulate  # noqa: E402
 
+
+@final
+class Commands(TyperGroup):
+    """The commands; one that is interrupted and says nothing itself ends with a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="dmaml",
+    cls=Commands,
     help="Distributed meta-learning: one meta-model server, many Ray actors, the same bits.",
     no_args_is_help=True,
     add_completion=False,
@@ -544,9 +560,6 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except typer.Exit as done:
         return int(done.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
     except BrokenPipeError:
         return 1
     except Exception as error:

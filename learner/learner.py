@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
@@ -420,8 +421,8 @@ def load(
 def _require(tasks: int, steps: int, split: str, k_query: int | None) -> None:
     if tasks < 1:
         raise ConfigError(f"tasks {tasks}: required at least 1.")
-    if not 0 <= steps <= 1000:
-        raise ConfigError(f"steps {steps}: required 0 to 1000.")
+    if not isinstance(steps, Integral) or not 0 <= steps <= 1000:
+        raise ConfigError(f"steps {steps!r}: required a whole number, 0 to 1000.")
     if k_query is not None and k_query < 1:
         raise ConfigError(f"k_query {k_query}: required at least 1.")
     if split not in SPLITS:

@@ -13,6 +13,7 @@ from dmaml.report.contributions import contribution_weights
 from dmaml.report.curves import learning_curves
 from dmaml.report.document import Document, document
 from dmaml.report.gamma import clusters
+from dmaml.report.names import names_of
 from dmaml.report.probe import Trained, after_cpu_seconds
 from dmaml.report.provenance import provenance, summary
 from dmaml.report.record import RunRecord, read_record
@@ -70,24 +71,25 @@ def compare(folders: Sequence[Path]) -> Document:
         RunDirectoryError: one of them is no run, or has no round or evaluation yet.
         ConfigError: they are judged by different figures, or one is given twice.
     """
-    twice = {str(folder) for folder in folders if folders.count(folder) > 1}
+    places = [folder.resolve() for folder in folders]
+    twice = [str(one) for one, at in zip(folders, places, strict=True) if places.count(at) > 1]
     if twice:
         raise ConfigError(f"run directory {min(twice)!r} is given twice. Name each once.")
     records = [read_record(folder) for folder in folders]
+    names = names_of(folders)
     notes = [
-        f"{record.folder.name} is not finished: {record.clock} {record.rounds[-1]['version']} of "
+        f"{name} is not finished: {record.clock} {record.rounds[-1]['version']} of "
         f"{record.config.run.rounds}."
-        for record in records
+        for record, name in zip(records, names, strict=True)
         if not record.is_over
     ]
     with quiet():
         sections = [comparison(records)]
-        for record in records:
+        for record, name in zip(records, names, strict=True):
             own = provenance(record)
-            sections.append(Section(f"Run {record.folder.name}", (), (), own.tables))
+            sections.append(Section(f"Run {name}", (), (), own.tables))
         title = f"Comparison of {len(records)} runs"
-        names = ", ".join(record.folder.name for record in records)
-        return document(title, names, sections, notes)
+        return document(title, ", ".join(names), sections, notes)
 
 
 def _trained_sections(

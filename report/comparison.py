@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.report.bands import Band, band, mean_and_half
+from dmaml.report.charts import MARKERS
+from dmaml.report.names import names_of
 from dmaml.report.record import Curve, RunRecord, validation
 from dmaml.report.section import Section, Shown, Table, axes, figure_words, line_style
 
@@ -26,6 +28,7 @@ BY: Final = {
 _NOT_THE_SETTING: Final = ("run.seed", "run.name")
 _OPERATIONAL: Final = ("server",)
 _SHORT: Final = {"mse": "mean squared error", "loss": "query loss (nats)"}
+FEW: Final = 12  # validations that get a mark each; a single one has no line
 LONGEST: Final = 60  # characters of a label
 
 
@@ -45,7 +48,8 @@ def settings_of(records: Sequence[RunRecord]) -> list[Setting]:
     """Return the runs by setting, in the order given.
 
     A setting is named by its keys that differ between settings; where those are too many words, or
-    none, by the name of its first run.
+    none, by the name of its first run; where that is another's name too, all by the directories of
+    their first runs.
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -57,7 +61,11 @@ def settings_of(records: Sequence[RunRecord]) -> list[Setting]:
         words = ", ".join(f"{key.split('.', 1)[1]} {plain.get(key)}" for key in differing)
         is_clear = 0 < len(words) <= LONGEST
         found.append(Setting(words if is_clear else _name(runs), tuple(runs)))
-    return found
+    labels = [setting.label for setting in found]
+    if len(set(labels)) == len(labels):
+        return found
+    folders = names_of([setting.runs[0].folder for setting in found])
+    return [replace(one, label=folder) for one, folder in zip(found, folders, strict=True)]
 
 
 def comparison(records: Sequence[RunRecord]) -> Section:
@@ -79,6 +87,8 @@ def comparison(records: Sequence[RunRecord]) -> Section:
         for number, setting in enumerate(settings):
             one = _band([validation(run, by) for run in setting.runs])
             style: dict[str, Any] = line_style(number)
+            if len(one.x) <= FEW:
+                style |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 4}
             seeds = f" (n = {one.count})" if one.count > 1 else ""
             axis.plot(one.x, one.mean, label=f"{setting.label}{seeds}", **style)
             if one.count > 1:

@@ -38,7 +38,7 @@ def contribution_weights(record: RunRecord) -> Section | None:
     found[0][-1].legend(ncols=2) if record.config.topology.slots <= MANY else None
     equal = 1 / record.config.topology.slots
     caption = (
-        f"Left: the weight that `{record.config.weights.name}` gave each slot's contribution "
+        f"Left: the weight that {record.config.weights.name} gave each slot's contribution "
         f"(equal weights: {equal:.3g}; 0 where it was void or not there). Right: the query loss "
         f"it came with. Means of neighbouring {record.clock}s."
     )

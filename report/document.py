@@ -31,7 +31,7 @@ table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0 1.1rem; di
         overflow-x: auto; }
 caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 th, td { padding: .16rem .8rem .16rem 0; text-align: left; border-bottom: 1px solid #e4e4e4;
-         vertical-align: top; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+         vertical-align: top; overflow-wrap: break-word; font-variant-numeric: tabular-nums; }
 @media print { body { margin: 0; max-width: none; font-size: 10pt; } nav { display: none; } }
 """
 
@@ -66,7 +66,8 @@ def document(
         inner += [_table(table) for table in section.tables]
         heading = f'<h2 id="s{number}">{escape(section.title)}</h2>'
         parts.append("<section>" + "\n".join([heading, *inner]) + "</section>")
-    links = "".join(f'<a href="#s{n}">{escape(s.title)}</a>' for n, s in enumerate(sections))
+    # a space between two links: without one the line has no place to break
+    links = " ".join(f'<a href="#s{n}">{escape(s.title)}</a>' for n, s in enumerate(sections))
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(lead)}</p>',

@@ -50,7 +50,7 @@ def provenance(record: RunRecord) -> Section:
     """Return seed, commit, versions, machine and digests, and the settings off their defaults."""
     meta = record.checkpoint.meta if record.checkpoint else {}
     rows = [
-        ("run directory", record.folder.name),
+        ("run directory", record.folder.resolve().name),
         ("seed", str(record.config.run.seed)),
         ("first round", _when(record.rounds[0]["at"] - record.rounds[0]["duration_s"])),
         ("last round", _when(record.rounds[-1]["at"])),

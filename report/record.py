@@ -86,7 +86,8 @@ def _no_evaluation(folder: Path, config: RunConfig, version: int) -> str:
     reason = (
         f"the first comes at round {every}, and it is at {version}. Wait for it"
         if every
-        else "evaluation.every is 0. Go on with it under --set evaluation.every=50"
+        else "evaluation.every is 0. Go on with it: "
+        f"dmaml train {folder / 'config.yaml'} --run-dir {folder} --set evaluation.every=50"
     )
     return f"run directory {str(folder)!r} has no evaluation yet: {reason}."
 

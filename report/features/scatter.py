@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -18,6 +19,9 @@ PALETTE: Final = (
     "#332288", "#CC6677", "#117733", "#AA4499", "#0077BB", "#999933", "#882255", "#44AA99",
     "#B8860B", "#000000",
 )  # fmt: skip
+SIZE: Final = 7.5  # of the names, points
+_LETTER: Final = 0.6 * SIZE / 72  # width of a letter, inches
+_MARK: Final = 0.6  # of the mark and the space around it
 
 
 def scatter(found: Sequence[Points], labels: NDArray[np.int64], marks: Marks) -> Section:
@@ -47,7 +51,12 @@ def scatter(found: Sequence[Points], labels: NDArray[np.int64], marks: Marks) ->
         for c in marks.order
     ]  # fmt: skip
     if not marks.are_names:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7.5)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=_columns(marks, figure),
+            fontsize=SIZE,
+        )
     caption = (
         f"The input of the last layer for the {len(labels)} queries of the first test task, each "
         "drawn as the letter or digit of its class. Above the first two principal components, "
@@ -66,6 +75,12 @@ def _draw(axis: Any, points: NDArray[np.float64], labels: NDArray[np.int64], mar
     axis.set_xticks([])
     axis.set_yticks([])
     axis.margins(0.06)
+
+
+def _columns(marks: Marks, figure: Figure) -> int:
+    """Return how many names fit beside each other below the figure, at most 3."""
+    longest = max(len(name) for name in marks.names)
+    return max(1, min(3, int(figure.get_figwidth() / (_MARK + longest * _LETTER))))
 
 
 def _colour(marks: Marks, label: int) -> str:

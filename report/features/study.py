@@ -30,6 +30,7 @@ from dmaml.report.features.scatter import scatter
 from dmaml.report.features.similarity import LEAST
 from dmaml.report.features.subject import Chosen, Subject, similarity, subjects
 from dmaml.report.features.words import Marks, marks
+from dmaml.report.names import names_of
 from dmaml.report.provenance import provenance
 from dmaml.report.record import RunRecord, read_record
 from dmaml.report.section import Section, quiet
@@ -67,9 +68,10 @@ def study(chosen: Sequence[Chosen], data_dir: Path | None, tasks: int = TASKS) -
         subject.choose(drawn[0])
     with quiet():
         sections = [*_curves(records, studied), *_sections(studied, drawn)]
-        for record in records:
+        folders = names_of([record.folder for record in records])
+        for record, folder in zip(records, folders, strict=True):
             own = provenance(record)
-            sections.append(Section(f"Run {record.folder.name}", (), (), own.tables))
+            sections.append(Section(f"Run {folder}", (), (), own.tables))
         names = " and ".join(subject.name for subject in studied)
         lead = (
             f"{first.config.model.name} on {first.config.task.source}: what the network looks for, "
@@ -143,9 +145,10 @@ def _classes(studied: Sequence[Subject], task: Task, called: Marks) -> Section:
 
 
 def _notes(records: Sequence[RunRecord]) -> list[str]:
+    names = names_of([record.folder for record in records])
     return [
-        f"{record.folder.name} is not finished: {record.clock} {record.rounds[-1]['version']} of "
+        f"{name} is not finished: {record.clock} {record.rounds[-1]['version']} of "
         f"{record.config.run.rounds}."
-        for record in records
+        for record, name in zip(records, names, strict=True)
         if not record.is_over
     ]

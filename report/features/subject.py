@@ -18,6 +18,7 @@ from dmaml.learner.task import Task
 from dmaml.report.features.layers import Layers
 from dmaml.report.features.projections import separation
 from dmaml.report.features.similarity import centred_kernel, cka_matrix
+from dmaml.report.names import names_of
 from dmaml.report.section import is_picture
 
 _NAMES: Final = {"maml": "MAML", "pretrain": "plain training", "reptile": "Reptile"}
@@ -147,7 +148,7 @@ def _names(learners: Sequence[Learner], folders: Sequence[Path]) -> list[str]:
     methods = [learner.config.algorithm.name for learner in learners]
     if len(set(methods)) == len(methods):
         return [_NAMES.get(method, method) for method in methods]
-    return [folder.resolve().name for folder in folders]
+    return names_of(folders)
 
 
 def _require_pictures(learner: Learner, folder: Path) -> None:

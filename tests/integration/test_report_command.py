@@ -153,6 +153,7 @@ def test_a_run_without_evaluations_is_one_sentence(
     sentence = refused(capsys, "report", "run")
 
     assert "'run' has no evaluation yet: evaluation.every is 0" in sentence
+    assert "dmaml train run/config.yaml --run-dir run --set evaluation.every=50" in sentence
 
 
 def test_a_run_without_rounds_is_one_sentence(

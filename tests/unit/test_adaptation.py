@@ -244,7 +244,7 @@ def test_a_rate_is_a_number_above_0_or_the_word_learned(rate: object) -> None:
 
 
 def test_published_configurations_are_found() -> None:
-    assert len(PUBLISHED) == 8
+    assert len(PUBLISHED) == 9
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

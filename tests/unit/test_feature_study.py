@@ -16,6 +16,7 @@ from dmaml.report.features import findings
 from dmaml.report.features.alignment import alignment
 from dmaml.report.features.answers import class_sheet, neuron_sheets, saliency_sheet
 from dmaml.report.features.filters import filters
+from dmaml.report.features.findings import Points
 from dmaml.report.features.scatter import scatter
 from dmaml.report.features.subject import Chosen, Subject, similarity, subjects
 from dmaml.report.features.tiles import Sheet, draw, frame, heat, left_of, picture, signed
@@ -162,6 +163,14 @@ def test_two_runs_of_one_method_are_named_by_their_folders(
     assert [subject.name for subject in found] == ["a", "other"]
 
 
+def test_two_runs_of_one_method_and_one_name_have_a_sheet_of_filters_each(tmp_path: Path) -> None:
+    chosen = [Chosen(saved(config_of(), tmp_path / name / "run-s1")) for name in ("one", "two")]
+
+    found = subjects(chosen, None)
+
+    assert [subject.name for subject in found] == ["one/run-s1", "two/run-s1"]
+
+
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
@@ -275,6 +284,18 @@ def test_every_picture_of_a_study_can_be_drawn(pair: list[Subject], task: Task) 
         assert len(shown.caption) > 40
     rows = aligned.tables[0].rows
     assert [row[:2] for row in rows] == [("MAML", "1"), ("plain training", "2")]
+
+
+def test_names_of_classes_lie_within_the_picture() -> None:
+    plane = np.random.default_rng(0).random((10, 2))
+    points = [Points("MAML", after, plane, (0.8, 0.1), plane) for after in (False, True)]
+    called = marks([f"textures: material {number}/texture 5" for number in range(5)])
+
+    figure = scatter(points, np.arange(10) % 5, called).figures[0].figure
+
+    rendered(figure)  # finds the layout
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
 
 
 def test_the_same_seed_gives_the_same_findings(pair: list[Subject], task: Task) -> None:

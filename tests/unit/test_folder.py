@@ -79,7 +79,9 @@ def test_one_coloured_picture_makes_all_rgb(tmp_path: Path) -> None:
     assert album.images[-1, :, 0, 0].tolist() == [7, 8, 9]
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "gif", "webp", "ppm", "JPG"])
+@pytest.mark.parametrize(
+    "suffix", ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm", "JPG"]
+)
 def test_formats_are_read(tmp_path: Path, suffix: str) -> None:
     picture = read_picture(save(tmp_path / f"x.{suffix}", 100), size=5)
 

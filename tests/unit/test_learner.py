@@ -192,8 +192,11 @@ def test_queries_and_targets_that_do_not_suit_are_refused(learner: Learner, wave
 
     with pytest.raises(DataError, match=r"query: required examples of shape \(N, 1, 28, 28\)"):
         learner.adapt(x, y).predict(x[:, :, :5])
-    with pytest.raises(ConfigError, match="steps -1: required 0 to 1000"):
-        learner.adapt(x, y, steps=-1)
+    steps: Any
+    for steps in (-1, 2.5, "3"):
+        with pytest.raises(ConfigError, match=f"steps {steps!r}: required a whole number"):
+            learner.adapt(x, y, steps=steps)
+    assert learner.adapt(x, y, steps=np.int64(2)).steps == 2
     with pytest.raises(DataError, match=r"targets of shape \(5, 1\), found \(4,\)"):
         wave.adapt(np.zeros((5, 1)), np.zeros(4))
     with pytest.raises(ConfigError, match=r"which are no pictures. Give arrays to dmaml.learner"):

@@ -21,6 +21,7 @@ from dmaml.report.contributions import contribution_weights
 from dmaml.report.curves import learning_curves
 from dmaml.report.document import PAGE, PICTURES, document, write
 from dmaml.report.gamma import Node, clusters, lineage, places
+from dmaml.report.names import names_of
 from dmaml.report.probe import Episode
 from dmaml.report.provenance import provenance, summary
 from dmaml.report.record import RunRecord, validation
@@ -385,12 +386,43 @@ def test_a_comparison_states_mean_and_interval_over_seeds() -> None:
     assert row[4].endswith("± 0.159")  # 12.706 · σ/√2 of .875 and .9
 
 
+def test_a_run_with_one_validation_is_seen_in_a_comparison() -> None:
+    record = record_of(evaluations=[evaluation_row(4, 0.875)])
+
+    figure = comparison([record, record_of(config_of(outer={"lr": 0.5}))]).figures[0].figure
+
+    assert all(line.get_marker() != "None" for axis in figure.axes for line in axis.lines)
+
+
 def test_validations_lie_at_rounds_tasks_and_seconds() -> None:
     record = record_of()
 
     assert validation(record, "rounds") == ([2.0, 4.0], [0.75, 0.875])
     assert validation(record, "tasks")[0] == [16.0, 32.0]
     assert validation(record, "seconds")[0] == [1.0, 2.0]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_directories() -> None:
+    run = {"rounds": 4, "name": "run-s1"}
+    far = {"inner_reduction": "sum_over_ways", "task_reduction": "sum", "first_order_rounds": 3}
+    configs = [config_of(run=run), config_of(run=run, algorithm=far, task={"k_query": 7})]
+    folders = ("repro/one/run-s1", "repro/other/run-s1")
+
+    found = settings_of([record_of(*both) for both in zip(configs, folders, strict=True)])
+
+    assert [setting.label for setting in found] == ["one/run-s1", "other/run-s1"]
+
+
+def test_runs_are_called_by_as_much_of_their_path_as_tells_them_apart(tmp_path: Path) -> None:
+    assert names_of([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+    assert names_of([tmp_path / "a/s1", tmp_path / "b" / ".." / "b/s1"]) == ["a/s1", "b/s1"]
+    assert names_of([tmp_path, tmp_path]) == [tmp_path.name] * 2
+
+
+def test_the_run_in_the_working_directory_has_a_name() -> None:
+    (table, *_) = provenance(record_of(folder=".")).tables
+
+    assert dict(table.rows)["run directory"] == Path.cwd().name
 
 
 def test_runs_of_unlike_figures_are_not_compared() -> None:
@@ -425,6 +457,13 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     assert svg is not None
     content = base64.b64decode(svg.group(1))
     assert content == (tmp_path / "new" / PICTURES / "learning_curves.svg").read_bytes()
+
+
+def test_links_may_go_on_in_the_next_line_and_numbers_may_not() -> None:
+    page = document("t", "", [Section("one"), Section("two")])
+
+    assert '<a href="#s0">one</a> <a href="#s1">two</a>' in page.html
+    assert "overflow-wrap: anywhere" not in page.html  # 10000 as 1000, 0 on a phone
 
 
 def test_the_same_record_gives_the_same_page() -> None:

@@ -5,10 +5,11 @@ first folders are called `train`, `validation` (or `val`, `valid`) and `test`, t
 split, with either layout below them; without one for validation, a tenth of the training classes is
 held out by seed. Otherwise 64 / 16 / 20 % of the classes by seed.
 
-Pictures (png, jpg, jpeg, bmp, gif, webp, ppm; the first frame of an animation) are turned as their
-EXIF data say, cut to the square in the middle, resized with Pillow's Lanczos filter, and kept as
-they are otherwise: ink is not inverted. Transparency is laid on white. If every picture is
-grey, so is the source; else RGB. Other files and names that begin with a dot or `__` are ignored.
+Pictures (png, jpg, jpeg, bmp, gif, webp, tif, tiff, ppm; the first frame of an animation) are
+turned as their EXIF data say, cut to the square in the middle, resized with Pillow's Lanczos
+filter, and kept as they are otherwise: ink is not inverted. Transparency is laid on white. If every
+picture is grey, so is the source; else RGB. Other files and names that begin with a dot or `__` are
+ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from dmaml.worker.tasks.images import Album, ImageSource, cached, file_digest, m
 from dmaml.worker.tasks.npz import divide
 from dmaml.worker.tasks.splits import TEST, TRAIN, VALIDATION
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm"})
+SUFFIXES: Final = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+)
 SPLIT_FOLDERS: Final = {
     **{"train": TRAIN, "training": TRAIN, "test": TEST},
     **{"val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION},
