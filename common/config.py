@@ -141,7 +141,9 @@ class AlgorithmSection(AdaptationSection):
     """How an actor adapts and what it pushes."""
 
     name: str = _semantic(
-        "maml", "One of docs/algorithms.md, or package.module:Thing.", min_length=1
+        "maml",
+        "One of docs/algorithms.md or docs/algorithms/learners.md, or package.module:Thing.",
+        min_length=1,
     )
     tasks: int = _semantic(8, "Tasks per slot and meta-step.", ge=1)
     task_reduction: Literal["mean", "sum"] = _semantic(
@@ -153,7 +155,9 @@ class AlgorithmSection(AdaptationSection):
     local_lr: float | None = _semantic(
         None, "Step size of the local meta-steps, the same in every round; null: outer.lr.", gt=0
     )
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own algorithm.")
+    options: dict[str, Any] = _semantic(
+        {}, "Options of the algorithm (docs/algorithms/learners.md), or of the user's own."
+    )
 
 
 class EngineSection(Section):

@@ -24,6 +24,8 @@ NAMES: Final = (
     "byzantine",
     "modes",
     "maml_omniglot_5w1s",
+    "maml_omniglot_5w5s",
+    "omniglot_20w5s",
     "maml_hour_omniglot_5w1s",
     "omniglot_20w1s",
     "fomaml_omniglot_5w1s",
@@ -31,11 +33,13 @@ NAMES: Final = (
     "maml_plus_plus_omniglot_5w1s",
     "meta_sgd_omniglot_5w1s",
     "reptile_omniglot_5w1s",
+    "reptile_hour_omniglot_5w1s",
     "protonet_omniglot_5w1s",
     "protonet_omniglot_20w1s",
     "matching_omniglot_5w1s",
     "mann_omniglot_5w1s",
     "mann_omniglot_5w5s",
+    "lstm_omniglot_5w5s",
     "sinusoid_5shot",
     "sinusoid_5shot_learned",
     "meta_sgd_sinusoid_5shot",
@@ -53,6 +57,8 @@ NAMES: Final = (
     "clustering_table3",
     "clustering_families",
     "clustering_alphabets",
+    "clustering_styles",
+    "clustering_splits",
 )
 
 

@@ -17,6 +17,8 @@ from dmaml.deploy.repro import (
     robustness,
     scaling,
     slots,
+    splits,
+    styles,
 )
 from dmaml.deploy.repro.experiment import Experiment
 
@@ -24,7 +26,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
-        published, clustering, clustered,
+        published, clustering, clustered, styles, splits,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

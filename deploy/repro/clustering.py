@@ -115,6 +115,16 @@ _READINGS: Final = (
 )
 
 
+COLUMNS: Final = (
+    "",
+    "seeds",
+    "median recovery",
+    "worst seed",
+    "pipelines",
+    "median (longest) run, s",
+)  # of `row_of`
+
+
 # -- figures of runs -------------------------------------------------------------------------------
 
 
@@ -158,7 +168,8 @@ def _seconds(values: Sequence[float]) -> str:
     return f"{median(values):.0f} ({max(values):.0f})" if values else "–"
 
 
-def _row(variant: Variant, runs: Sequence[Measured]) -> tuple[str, ...]:
+def row_of(variant: Variant, runs: Sequence[Measured]) -> tuple[str, ...]:
+    """Return a variant's row of a table with COLUMNS."""
     facts = facts_of(runs)
     active = sorted({str(count) for count in facts["active"]})
     return (
@@ -200,11 +211,7 @@ def _recovery(
         variants = variants_of(form)
         runs = {one.label: results.of(one, form.seeds) for one in variants}
         facts = {label: facts_of(found) for label, found in runs.items()}
-        columns = (
-            "pictures", "seeds", f"median recovery, {' / '.join(ORIGINS)}", "worst seed",
-            "pipelines", "median (longest) run, s",
-        )  # fmt: skip
-        rows = tuple(_row(one, runs[one.label]) for one in variants)
+        rows = tuple(row_of(one, runs[one.label]) for one in variants)
         values = tuple(
             tuple(facts[one.label]["recovery"]) or (None,) * len(ORIGINS) for one in variants
         )
@@ -217,7 +224,7 @@ def _recovery(
         if wanted is not None and four["seeds"]:
             reached = "reached" if min(four["recovery"]) >= wanted else f"below {wanted:g}"
         return Outcome(
-            (Table("recovery", columns, rows),),
+            (Table(f"recovery, {' / '.join(ORIGINS)}", COLUMNS, rows),),
             (Picture(name, f"{title}, n = {form.seeds}", (panel,), columns=1),),
             (
                 Published(
@@ -261,7 +268,7 @@ def _sweep(
             Line(origin, _band({x: recoveries(runs) for x, runs in found.items()}, number))
             for number, origin in enumerate(ORIGINS)
         )
-        rows = tuple(_row(variants[x], found[x]) for x in chosen)
+        rows = tuple(row_of(variants[x], found[x]) for x in chosen)
         columns = (
             x_label, "seeds", f"median recovery, {' / '.join(ORIGINS)}", "worst seed",
             "pipelines", "median (longest) run, s",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dmaml.common.errors import ConfigError
+from dmaml.deploy.repro.experiment import UNMEASURED
 
 Report = Mapping[str, Any]
 HEAD: Final = """\
@@ -16,7 +17,10 @@ HEAD: Final = """\
 Written by `dmaml repro --page docs/results.md` from the experiments that were run. Each row is one
 of them: `dmaml repro NAME`, or `dmaml repro NAME --quick`. Intervals are 95 %: over the test tasks
 (1.96 σ/√n) where there is one seed, else by Student's t over the seeds. The verdict compares with
-the published figure: *reached*, *within the interval*, or how far it is.
+the published figure: *reached*, *within the interval*, or how far it is. Date and commit are those
+of the report; a training that was gone on with may be older. What `dmaml repro` lists and is not
+here was not run through it; longer runs of control by `dmaml train` are in
+[reinforcement.md](reinforcement.md).
 """
 COLUMNS: Final = (
     "experiment", "form", "what", "published", "measured", "verdict", "source", "tasks seen",
@@ -31,13 +35,19 @@ def read_reports(folder: Path) -> list[Report]:
         ConfigError: there is none.
     """
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/*.json")]
-    reports = [one for one in found if one.get("published") and one.get("provenance")]
+    reports = [one for one in found if _is_measured(one)]
     if not reports:
         raise ConfigError(
             f"{str(folder)!r} holds no finished experiment with a published figure. Run one first "
             "(`dmaml repro` lists them), or name their folder by --out."
         )
     return sorted(reports, key=lambda one: (one["experiment"], one["form"]))
+
+
+def _is_measured(report: Report) -> bool:
+    """Whether it has a published figure and one of ours: an interrupted experiment has none."""
+    rows = report.get("published") or []
+    return bool(report.get("provenance")) and any(row["measured"] != UNMEASURED for row in rows)
 
 
 def page(reports: Sequence[Report]) -> str:

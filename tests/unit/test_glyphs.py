@@ -274,3 +274,39 @@ def test_more_ways_than_classes_are_refused(source: Glyphs) -> None:
 def test_a_division_of_omniglot_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Set task\.splits to default"):
         glyphs(splits="vinyals")
+
+
+# --- origins --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["class", "alphabet"])
+def test_the_origin_of_a_unit_is_the_style_of_its_alphabet(unit: str) -> None:
+    config = from_mapping({"task": {"source": "glyphs", "unit": unit, "rotations": True}})
+    source = Glyphs(config, origins="style")
+    angular = {
+        f"alphabet {number + 1:02d}"
+        for number, style in enumerate(alphabets.styles())
+        if style.is_angular
+    }
+
+    assert len(angular) == 17
+    assert source.origin is not None
+    assert source.origin_names == ("round", "angular")
+    for unit_id in range(0, source.num_units, 7):
+        assert source.origin[unit_id] == (alphabet_of(source, unit_id) in angular)
+
+
+def test_origins_change_no_task() -> None:
+    plain, told = glyphs(), Glyphs(from_mapping({"task": {"source": "glyphs"}}), origins="style")
+    units = plain.split("train")
+
+    batches = [source.sample(streams(1, 2), units, 5, 1, 2) for source in (plain, told)]
+
+    assert plain.origin is None
+    assert plain.digest == told.digest
+    np.testing.assert_array_equal(batches[0].support_x, batches[1].support_x)
+
+
+def test_other_origins_are_refused() -> None:
+    with pytest.raises(ConfigError, match="origins 'pen': required style, or null"):
+        Glyphs(from_mapping({"task": {"source": "glyphs"}}), origins="pen")

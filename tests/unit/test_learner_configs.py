@@ -9,6 +9,7 @@ import pytest
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig, evaluation_shape
+from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms
 from dmaml.worker.algorithms.base import Algorithm
@@ -51,3 +52,21 @@ def test_it_is_tested_on_the_tasks_that_its_name_says(name: str) -> None:
     n_way, k_shot = evaluation_shape(loaded(name))
 
     assert name.endswith(f"_{n_way}w{k_shot}s")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("reptile_omniglot_5w1s", "order", "first"),
+        ("reptile_omniglot_5w1s", "inner_clip", 1.0),
+        ("protonet_omniglot_5w1s", "adapt", ("head",)),
+        ("pretrain_omniglot_5w1s", "multi_step_rounds", 10),
+        ("lstm_omniglot_5w5s", "per", "scalar"),
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused(name: str, key: str, value: object) -> None:
+    config = loaded(name)
+    section = config.algorithm.model_copy(update={key: value})
+
+    with pytest.raises(ConfigError, match=f"algorithm.{key} .*: {section.name} does not read it"):
+        made(config.model_copy(update={"algorithm": section}))

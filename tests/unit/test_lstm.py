@@ -29,16 +29,21 @@ def plain_lstm(params: Params, layers: int, x: Tensor, state: list[Tensor]) -> l
     return out
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_outputs_are_those_of_the_equations(layers: int) -> None:
-    algorithm = built("lstm", model=RAW, algorithm={"options": {"hidden": 5, "layers": layers}})
+@pytest.mark.parametrize(("layers", "features"), [(1, "plain"), (2, "plain"), (1, "standardised")])
+def test_outputs_are_those_of_the_equations(layers: int, features: str) -> None:
+    options = {"hidden": 5, "layers": layers, "features": features}
+    algorithm = built("lstm", model=RAW, algorithm={"options": options})
     batch, params = in_float64(points(stream(1, Kind.TRAIN), 1, k_shot=3)), start(algorithm)
     x, y, u = (torch.from_numpy(a[0]) for a in (batch.support_x, batch.support_y, batch.query_x))
 
     outputs = algorithm.predict(params, x, y, u, steps=0)
 
+    order = permutations(own_streams(x[None], y[None]), 6)[0]
+    if features == "standardised":
+        mean, scale = x.mean(0), (x.var(0, correction=0) + 1e-5).sqrt()
+        x, u = (x - mean) / scale, (u - mean) / scale
     state = [torch.zeros(5, dtype=torch.float64)] * (2 * layers)
-    for i in permutations(own_streams(x[None], y[None]), 6)[0]:
+    for i in order:
         label = torch.tensor([1.0, 0.0] if y[i] == 0 else [0.0, 1.0]).double()
         state = plain_lstm(params, layers, torch.cat([x[i], label]), state)
     for query, actual in zip(u, outputs, strict=True):
@@ -92,3 +97,9 @@ def test_it_learns_and_not_from_shuffled_labels() -> None:
 def test_sizes_below_one_are_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} = 0: required a whole number >= 1"):
         built("lstm", algorithm={"options": {option: 0}})
+
+
+@pytest.mark.parametrize("name", ["lstm", "mann"])
+def test_other_features_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown features 'pixels'\. Known: plain"):
+        built(name, algorithm={"options": {"features": "pixels"}})

@@ -219,3 +219,35 @@ def test_a_tree_is_drawn(tmp_path: Any) -> None:
     paths = draw(Picture("tree", "", (tree,)), tmp_path)
 
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_a_tree_that_splits_one_origin_is_counted_and_one_that_leaves_two_together_is_not() -> None:
+    experiment = EXPERIMENTS["clustering_splits"]
+    form = Form(quick=False, seeds=2)
+    whole = {"recovery": [1.0], "pipelines": [{"pipeline": 0, "active": True}], "wall_s": 1.0}
+    found = {
+        "one-origin-s1": whole,
+        "one-origin-s2": clusters([1.0]),
+        "two-origins-s1": clusters([0.95, 1.0]),
+        "two-origins-s2": clusters([0.95, 0.8]),
+    }
+    runs = {cell.name: run_of(cell, found[cell.name]) for cell in experiment.cells(form)}
+
+    outcome = experiment.outcome(form, Results(runs))
+
+    assert [row.measured for row in outcome.published] == ["1 of 2", "1 of 2"]
+    assert [row.verdict for row in outcome.published] == ["", ""]
+
+
+def test_the_best_strategy_is_the_one_whose_lesser_recovery_is_the_largest() -> None:
+    experiment = EXPERIMENTS["clustering_styles"]
+    form = Form(quick=False, seeds=1)
+    found = {"mixture-s1": [0.92, 0.95], "tree-s1": [0.99, 0.6]}
+    runs = {
+        cell.name: run_of(cell, clusters(found.get(cell.name, [0.6, 0.5])))
+        for cell in experiment.cells(form)
+    }
+
+    (row,) = experiment.outcome(form, Results(runs)).published
+
+    assert (row.measured, row.verdict) == ("0.920", "reached")

@@ -123,6 +123,17 @@ def test_the_page_has_a_row_for_each_published_figure(tmp_path: Path) -> None:
     ]
 
 
+def test_an_experiment_without_a_figure_has_no_row(tmp_path: Path) -> None:
+    report("maml_omniglot_5w1s", tmp_path)
+    report("fomaml_omniglot_5w1s", tmp_path)
+    interrupted = tmp_path / "fomaml_omniglot_5w1s" / "fomaml_omniglot_5w1s.json"
+    values = json.loads(interrupted.read_text())
+    nothing = EXPERIMENTS["fomaml_omniglot_5w1s"].outcome(Form(False, 1), Results({}))
+    interrupted.write_text(json.dumps(values | {"published": list(map(asdict, nothing.published))}))
+
+    assert [one["experiment"] for one in read_reports(tmp_path)] == ["maml_omniglot_5w1s"]
+
+
 def test_the_page_is_written_by_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from dmaml.worker import models
 from dmaml.worker.algorithms.base import Algorithm, Problem
 from dmaml.worker.algorithms.episodes import Kind
 from dmaml.worker.algorithms.local_steps import LocalSteps
-from dmaml.worker.algorithms.options import PAGE
+from dmaml.worker.algorithms.options import INNER_LOOP, PAGE, require_unset
 from dmaml.worker.control.base import Family
 
 GROUP: Final = "dmaml.algorithms"
@@ -30,6 +30,8 @@ ALGORITHMS: Final = {
     "pretrain": "dmaml.worker.algorithms.pretrain:Pretrain",
     "oracle": "dmaml.worker.algorithms.oracle:Oracle",
 }
+# no gradient goes through their steps, if they take any: keys about that have no effect
+_WITHOUT_INNER_LOOP: Final = frozenset(ALGORITHMS) - {"maml", "maml_rl"}
 _METHODS: Final = ("init", "contribution", "evaluate", "predict")
 
 
@@ -64,6 +66,8 @@ def build(
     section = config.algorithm
     thing = find("algorithm", GROUP, ALGORITHMS, section.name)
     _require_control(config, source_kind, getattr(thing, "for_control", False))
+    if section.name in _WITHOUT_INNER_LOOP:
+        require_unset(config, INNER_LOOP)
     if hasattr(thing, "configured"):
         problem = Problem(
             source_kind, input_shape, num_outputs, num_units, num_parameters, environments

@@ -53,14 +53,20 @@ class Lstm:
 
     @classmethod
     def configured(
-        cls, config: RunConfig, problem: Problem, hidden: int = 128, layers: int = 1
+        cls,
+        config: RunConfig,
+        problem: Problem,
+        hidden: int = 128,
+        layers: int = 1,
+        features: str = "plain",
     ) -> FeedForward:
         """Return the algorithm that a configuration describes.
 
         Raises:
             ValueError: an unsuitable option.
         """
-        return FeedForward(config, problem.kind, cls(Reader(config, problem), hidden, layers))
+        reader = Reader(config, problem, features)
+        return FeedForward(config, problem.kind, cls(reader, hidden, layers))
 
     def init(self, stream: Stream) -> Params:
         """Return fresh parameters: uniform up to 1/√hidden, forget gates open (bias 1)."""

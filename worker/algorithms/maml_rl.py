@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmaml.common.adaptation import AdaptationSection
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Stream
@@ -18,7 +17,15 @@ from dmaml.worker import engine as engines
 from dmaml.worker import models
 from dmaml.worker.algorithms.base import Context, Contribution, Draw, Evaluation, Problem
 from dmaml.worker.algorithms.episodes import stacked
-from dmaml.worker.algorithms.options import choice, count, inner_lr, number, require_kind
+from dmaml.worker.algorithms.options import (
+    INNER_LOOP,
+    choice,
+    count,
+    inner_lr,
+    number,
+    require_kind,
+    require_unset,
+)
 from dmaml.worker.control.adaptation import SURROGATES, descend
 from dmaml.worker.control.advantages import Experience, experience
 from dmaml.worker.control.objective import Inner, Objective
@@ -254,19 +261,8 @@ def _check(config: RunConfig, outer_step: str) -> None:
         raise ValueError(
             f"algorithm.order {section.order!r}: maml_rl knows second and first. Set one of them."
         )
-    for key in (
-        "first_order_rounds",
-        "multi_step_rounds",
-        "adapt",
-        "per_step",
-        "inner_reduction",
-        "inner_clip",
-    ):
-        if getattr(section, key) != AdaptationSection.model_fields[key].default:
-            raise ValueError(
-                f"algorithm.{key} {getattr(section, key)!r}: maml_rl does not read it. "
-                "Leave it out."
-            )
+    read = ("order", "per", "initial_lr")  # rates that are learned are refused as `inner_lr`
+    require_unset(config, [key for key in INNER_LOOP if key not in read])
     if config.algorithm.task_reduction == "sum" and outer_step != "gradient":
         raise ValueError(
             f"algorithm.task_reduction 'sum' with outer_step {outer_step!r}: what is pushed is a "

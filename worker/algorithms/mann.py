@@ -114,13 +114,14 @@ class Mann:
         heads: int = 4,
         usage_decay: float = 0.99,
         strength: float = 1.0,
+        features: str = "plain",
     ) -> FeedForward:
         """Return the algorithm that a configuration describes.
 
         Raises:
             ValueError: an unsuitable option.
         """
-        reader = Reader(config, problem)
+        reader = Reader(config, problem, features)
         predictor = cls(reader, hidden, slots, width, heads, usage_decay, strength)
         return FeedForward(config, problem.kind, predictor)
 

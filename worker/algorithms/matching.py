@@ -41,7 +41,7 @@ class Matching:
     References:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra, "Matching networks for one shot
         learning" (2016), equation 1 and section 2.1.1. Without the full context embeddings of
-        section 2.1.2 so far. We differ by `scale`.
+        section 2.1.2. We differ by `scale`.
     """
 
     any_way = True

@@ -15,10 +15,13 @@ from dmaml.common.seeds import Stream
 from dmaml.worker.algorithms.base import Problem
 from dmaml.worker.algorithms.embedding import Embedding
 from dmaml.worker.algorithms.episodes import Stack
+from dmaml.worker.algorithms.options import choice
 from dmaml.worker.algorithms.shuffles import ordered, own_streams, permutations
 from dmaml.worker.models.base import Params
 
 _PREFIX: Final = "embedding."
+_EPS: Final = 1e-5  # beside a variance, as in batch norm
+FEATURES: Final = ("plain", "standardised")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,28 @@ class Reader:
     The support set is read in a random order that is a function of its examples (`shuffles`), so
     that labels cannot be told from places.
 
+    Standardised features have mean 0 and variance 1 over the support set, each by itself:
+    f ← (f - mean_S f) / √(var_S f + 1e-5), queries by the support set's figures. A fresh embedding
+    tells pictures apart by small differences; the same size for all of them lets a network that
+    reads sequences leave chance (docs/experiments.md).
+
+    Args:
+        config: the run's.
+        problem: what the tasks are.
+        features: plain or standardised.
+
+    Raises:
+        ValueError: other features.
+
     Attributes:
         num_features: width F.
         num_outputs: width of a label.
         chunk: tasks at once.
     """
 
-    def __init__(self, config: RunConfig, problem: Problem) -> None:
+    def __init__(self, config: RunConfig, problem: Problem, features: str = "plain") -> None:
+        choice("features", features, FEATURES)
+        self._standardises = features == "standardised"
         self._embedding = Embedding(config, problem.input_shape)
         self._classifies = problem.kind == "classification"
         self.num_features = self._embedding.num_features
@@ -68,6 +86,8 @@ class Reader:
     def read(self, params: Params, stack: Stack, joint: bool) -> Sequence:
         """Return the stack's sequences; see `Predictor` for `joint`."""
         support, query = self._embedding.features(self._own(params), stack, joint)
+        if self._standardises:
+            support, query = _standardised(support, query)
         labels = stack.support_y
         if self._classifies:
             labels = F.one_hot(labels, self.num_outputs)
@@ -81,6 +101,13 @@ class Reader:
             for name, value in params.items()
             if name.startswith(_PREFIX)
         }
+
+
+def _standardised(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both with the support set's mean 0 and variance 1, `[T, S, F]` and `[T, Q, F]`."""
+    variance, mean = torch.var_mean(support, dim=1, correction=0, keepdim=True)
+    scale = torch.rsqrt(variance + _EPS)
+    return (support - mean) * scale, (query - mean) * scale
 
 
 def uniform(stream: Stream, *shape: int, bound: float) -> Tensor:

@@ -118,6 +118,11 @@ class Style:
     height: float  # pixels of a large character
     radius: float  # pixels
 
+    @property
+    def is_angular(self) -> bool:
+        """Whether the alphabet prefers corners; no alphabet is in between."""
+        return self.roundness < 0.2
+
 
 def characters() -> tuple[Characters, Int64]:
     """Return every character of every alphabet, and the alphabet of each, int64 `[C]`.
@@ -132,6 +137,13 @@ def characters() -> tuple[Characters, Int64]:
         )
     )
     return together, np.repeat(np.arange(NUM_ALPHABETS), [len(part) for part in parts])
+
+
+def styles() -> tuple[Style, ...]:
+    """Return the style of every alphabet."""
+    return tuple(
+        invent_style(stream(SEED, Kind.SOURCE, index=number)) for number in range(NUM_ALPHABETS)
+    )
 
 
 def alphabet(source: Stream) -> Characters:

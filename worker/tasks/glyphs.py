@@ -48,6 +48,7 @@ _WARPS: Final = 6
 _FRAMES: Final = 7
 NOISE: Final = _SHAKES + _MOVES + _WARPS + _FRAMES  # numbers per drawing
 BLOCK: Final = 512  # drawings at a time
+STYLES: Final = ("round", "angular")  # names of the origins
 UNLIMITED: Final = 2**31  # what the roster says a class has
 
 
@@ -116,18 +117,25 @@ class Glyphs:
     Split by alphabet, 64 / 16 / 20 % by the run's seed. With `task.rotations` a character turned by
     90, 180 or 270 degrees is a class of its own, in the split of its alphabet.
 
+    Args:
+        config: the run's.
+        origins: style: a unit's origin is whether its alphabet is written in corners or bends
+            (`Style.is_angular`); null: units have no origin.
+
     Attributes:
         roster: classes, units and splits.
         characters: what the classes look like, before rotations.
 
     Raises:
-        ConfigError: `task.splits` other than `default`.
+        ConfigError: `task.splits` other than `default`, or other origins.
     """
 
     kind: Literal["classification", "regression"] = "classification"
     input_shape: tuple[int, ...] = (1, SIZE, SIZE)
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, origins: str | None = None) -> None:
+        if origins not in (None, "style"):
+            raise ConfigError(f"task.options.origins {origins!r}: required style, or null.")
         if config.task.splits != "default":
             raise ConfigError(
                 f"task.splits {config.task.splits!r} with task.source 'glyphs': it divides "
@@ -150,6 +158,12 @@ class Glyphs:
         self.num_units = self.roster.num_units
         self.digest = episodes.digest(self.roster, content_digest(self.characters))
         self.origin: Units | None = None
+        self.origin_names: tuple[str, ...] | None = None
+        if origins is not None:
+            angular = np.array([style.is_angular for style in alphabets.styles()])
+            first = self.roster.members[self.roster.starts[:-1]]
+            self.origin = angular[alphabet[self.roster.base(first)]].astype(np.int64)
+            self.origin_names = STYLES
 
     def num_outputs(self, n_way: int) -> int:
         """Return the width of the model's last layer."""
