@@ -38,6 +38,8 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray 2.60 puts a token of its own on what it starts and says so each time
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         self.is_ours = ray_address == "local"
         self._logs = logs
         self._temporary: Path | None = None

@@ -34,7 +34,6 @@ from dmaml.worker.connection import Address
 log = logging.getLogger("dmaml.deploy")
 
 RESULT: Final = "result.json"
-JOIN_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,10 @@ def sweep(
     work = _Work(open_cells, out, data_dir, notify)
     num_lanes = min(num_lanes, len(open_cells))
     num_cpus = num_lanes * max(cell.actors for cell in open_cells)
+    ended = [threading.Event() for _ in range(num_lanes)]
     lanes = [
-        threading.Thread(target=work.do_all, args=(number,), name=f"lane-{number}")
-        for number in range(num_lanes)
+        threading.Thread(target=work.do_all, args=(number, event), name=f"lane-{number}")
+        for number, event in enumerate(ended)
     ]
     cluster = Cluster("local", num_cpus, out / LOGS)
     try:
@@ -161,8 +161,8 @@ def sweep(
         for lane in lanes:
             lane.start()
         work.begin()
-        while alive := [lane for lane in lanes if lane.is_alive()]:
-            alive[0].join(JOIN_S)
+        for event in ended:  # no `join`: interrupted, it takes a thread for ended (CPython 90882)
+            event.wait()
     finally:
         with undisturbed():
             work.stop()
@@ -243,7 +243,7 @@ class _Work:
         self._stopped.set()
         self._begun.set()
 
-    def do_all(self, number: int) -> None:
+    def do_all(self, number: int, ended: threading.Event) -> None:
         """Do one cell after another, on a lane's own thread."""
         server = WarmServer(self._out / LOGS / f"lane-{number}.log", self._stopped.is_set)
         lane = Lane(self._data_dir, self._stopped.is_set)
@@ -259,6 +259,7 @@ class _Work:
         finally:
             server.stop()
             lane.close()
+            ended.set()
 
     def _next(self) -> Cell | None:
         with self._lock:
