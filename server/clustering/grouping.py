@@ -1,35 +1,47 @@
 """Groups of units by what was seen of each: the first guess of a mixture. Pure functions.
 
-Which of the directions in which units differ tells their origins is not known: the largest may be
-how much ink there is. So K-means and a mixture with class priors are tried in several spaces, the
-first 2 to 32 principal components as they are and each brought to variance 1, and the space is
-taken whose mixture says most about units that it was not made from:
+Which of the directions in which units differ tells their origins is not known; the largest may be
+how much ink there is. Two covariances tell what counts. W is that of single rows about the mean of
+their unit: noise, so the means a_u are seen in the space where W is the identity, in its first D
+principal components. There
 
-    gain = mean_u ln Σ_k π_k Normal(a_u; μ_k, τ² I) − ln Normal(a_u; 0, I)
+    a_u ~ Σ_k π_k Normal(μ_k, Σ),   one Σ for all groups                                  (tied)
 
-with a_u the place of unit u along the K − 1 lines through the groups' centres, brought to mean 0
-and variance 1: how much more they look like K groups than like one.
+which is fitted by EM. With one Σ the likelihood does not change with any linear map of the space:
+groups are apart where they are far in units of their own spread, however little of all that differs
+between units that is. EM ends in a local optimum, most often in one of the large directions. So it
+begins 4 (D − K + 2) times with K-means, each time in a space of unit covariance stretched in K − 1
+directions drawn at random, and the likeliest end is taken; of D = 1, 2, 4, 8 that of the largest
+gain, by Bayes' information criterion.
+
+References:
+    Friedman, Rubin, "On some invariant criteria for grouping data" (1967): the tied mixture.
+    Prince, Elder, "Probabilistic linear discriminant analysis" (2007): W and means of units.
+    Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004):
+    how W is estimated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmaml.common.seeds import Float64, Int64, Stream
-from dmaml.server.clustering.evidence import Fit, distances, fitted, means_by, shortened
-from dmaml.server.clustering.kmeans import by_size
+from dmaml.server.clustering.evidence import means_by, shortened
 
-SPACES: Final = tuple((dims, white) for dims in (2, 4, 8, 16, 32) for white in (False, True))
+SPACES: Final = (1, 2, 4, 8)  # D
+_UNITS_OF_A_DIM: Final = 8  # D is at most a so-many-th of the units
 _CLIP: Final = 3.0  # no unit is farther from the middle than so many median distances
-_RESTARTS: Final = 10  # of K-means
-_TRIED: Final = 1000  # units at most, for the choice of a space
-_TURNS: Final = 3  # the lines are drawn anew
-_LEAST_HALF: Final = 4  # units of a half for each group, or there is nothing to judge by
-_MAX_SEED: Final = 2**32
+_STARTS: Final = 4
+_STRETCH: Final = 10.0
+_STEPS: Final = 1000  # of EM, at most
+_FITTED: Final = 1000  # units at most that the mixture is fitted to
+_NOISE: Final = 20_000  # rows at most that W is made of
+_QUIET: Final = 1e-3  # of the largest deviation in W: what has less noise counts as having this
+_LEAST_VARIANCE: Final = 1e-6
+_MAX_SEED: Final = 2**31
 
 
 class Groups(NamedTuple):
@@ -37,8 +49,9 @@ class Groups(NamedTuple):
 
     Attributes:
         units: those that have rows, ascending int64 `[S]`.
-        gamma: of each in the groups, float64 `[S, parts]`, the first for the largest of K-means.
-        gain: of all units together, nats; 0 of too few to judge by.
+        gamma: of each in the groups, float64 `[S, parts]`, the first for the largest.
+        gain: how much better the mixture describes them than a single Gaussian: half the
+            difference of Bayes' information criterion, nats of all units together.
     """
 
     units: Int64
@@ -52,109 +65,99 @@ def grouped(
     """Cluster units by the mean of their rows.
 
     A mean far from all others is moved towards the middle first, for else a single odd unit is a
-    group. K-means cuts half-way between two centres, however large the groups are; so along the
-    lines between the centres a mixture with class priors is fitted to the units
-    (`evidence.fitted`), which also says how sure each is.
+    group.
 
     Args:
         units: of each row, int64 `[rows]`.
         rows: features, sketches or losses, float32 `[rows, columns]`.
         parts: K.
-        is_direction: means are brought to length 1, so that their cosines are compared.
+        is_direction: rows are brought to length 1, so that their directions are compared.
         own: where its random numbers come from.
 
     Raises:
         ValueError: fewer units than groups.
     """
+    from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
+
     known, inverse = np.unique(units, return_inverse=True)
     if len(known) < parts:
         raise ValueError(
             f"{len(known)} units seen, to be divided into {parts}. Raise the option split_visits, "
             "or lower clustering.pipelines"
         )
-    means = means_by(inverse, rows, len(known))
-    if is_direction:
-        lengths = np.sqrt(np.einsum("ud,ud->u", means, means))
-        means /= np.maximum(lengths, 1e-12)[:, None]
-    means = shortened(means, np.median(means, axis=0), _CLIP)
-    return Groups(known, *_clustered(means, parts, own))
-
-
-def _clustered(means: Float64, parts: int, own: Stream) -> tuple[Float64, float]:
-    """Return γ in the space with the largest gain, and that of all units."""
-    from sklearn.decomposition import PCA
-    from threadpoolctl import threadpool_limits
-
     seed = int(own.integers(1, _MAX_SEED)[0])
-    order = own.permutation(len(means))[:_TRIED]
-    halves = (order[::2], order[1::2])
-    most = min(SPACES[-1][0], *means.shape)
     with threadpool_limits(1):  # results depend on the number of threads
-        rows = PCA(most, random_state=seed).fit_transform(means)
-        several = [space for space in SPACES if parts <= space[0] + 1 and space[0] <= most]
-        spaces = [_space(rows, *space) for space in several] or [rows]
-        gains = [0.0]
-        if len(halves[1]) >= _LEAST_HALF * parts:
-            gains = [_gain(space, halves, parts, seed) for space in spaces]
-        made = Lines.through(spaces[int(np.argmax(gains))], parts, seed, _RESTARTS)
-    return made.fit.gamma, max(gains) * len(means)
+        if is_direction:
+            lengths = np.sqrt(np.einsum("rc,rc->r", rows, rows))
+            rows = rows / np.maximum(lengths, 1e-12)[:, None]
+        means = means_by(inverse, rows, len(known))
+        if len(rows) > len(known):
+            means = means @ quieted(rows - means[inverse])
+        means = shortened(means, np.median(means, axis=0), _CLIP)
+        most = max(parts - 1, min(SPACES[-1], len(known) // _UNITS_OF_A_DIM))
+        places = PCA(min(most, *means.shape), random_state=seed).fit_transform(means)
+        places /= np.maximum(places.std(axis=0), 1e-12)
+        some = own.permutation(len(places))[:_FITTED]
+        several = sorted({min(max(dims, parts - 1), places.shape[1]) for dims in SPACES})
+        found = [tied(places[:, :dims], some, parts, seed) for dims in several]
+        return Groups(known, *max(found, key=lambda one: one[1]))
 
 
-def _space(rows: Float64, dims: int, is_white: bool) -> Float64:
-    found = rows[:, :dims]
-    return found / np.maximum(found.std(axis=0), 1e-12) if is_white else found
+def quieted(noise: Float64) -> Float64:
+    """Return the map after which the covariance of `noise` is the identity.
 
+    Args:
+        noise: what differs between rows of one unit, `[rows, columns]`; all zeros: nothing is
+            known of it, and the map is the identity.
 
-def _gain(space: Float64, halves: tuple[Int64, Int64], parts: int, seed: int) -> float:
-    """Return the mean of the gains of each half by the other's mixture."""
-    one, other = halves
-    forth = Lines.through(space[one], parts, seed, 1).gain(space[other])
-    return (forth + Lines.through(space[other], parts, seed, 1).gain(space[one])) / 2
-
-
-@final
-@dataclass(frozen=True)
-class Lines:
-    """A mixture of units, of tied variance along the lines through their groups' centres.
-
-    Attributes:
-        lines: float64 `[parts - 1, columns]`, of length 1 and at right angles.
-        middle: mean of the units along them.
-        scale: their deviation along them.
-        fit: the mixture.
+    Returns:
+        float64 `[columns, columns]`, to be multiplied from the right.
     """
+    from sklearn.covariance import ledoit_wolf
 
-    lines: Float64
-    middle: Float64
-    scale: float
-    fit: Fit
+    some = noise[:: max(1, len(noise) // _NOISE)].astype(np.float64)
+    scales = np.sqrt(np.square(some).mean(axis=0))
+    if not scales.any():
+        return np.eye(noise.shape[1])
+    scales = np.maximum(scales, _QUIET * scales.max())
+    covariance, _ = ledoit_wolf(some / scales, assume_centered=True)  # as correlations
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, np.square(_QUIET) * values[-1])
+    found: Float64 = vectors / np.sqrt(values) / scales[:, None]
+    return found
 
-    @classmethod
-    def through(cls, rows: Float64, parts: int, seed: int, restarts: int) -> Lines:
-        """Return the mixture of rows, float64 `[S, columns]`, that begins with K-means."""
-        from sklearn.cluster import KMeans
 
-        made = KMeans(parts, n_init=restarts, random_state=seed).fit(rows)
-        gamma = np.eye(parts)[by_size(made.labels_.astype(np.int64))]
-        for _ in range(_TURNS):
-            centres = np.einsum("uk,ud->kd", gamma, rows) / gamma.sum(axis=0)[:, None]
-            apart = centres - centres.mean(axis=0)
-            lines = np.linalg.svd(apart, full_matrices=False)[2][: parts - 1]
-            along = np.einsum("ud,ld->ul", rows, lines)
-            middle, scale = along.mean(axis=0), max(float(along.std()), 1e-12)
-            errors, anchor = np.zeros(len(rows)), np.ones_like(gamma)
-            fit = fitted((along - middle) / scale, errors, gamma, anchor, 1.0, along.shape[1])
-            gamma = fit.gamma
-        return cls(lines, middle, scale, fit)
+def tied(places: Float64, some: Int64, parts: int, seed: int) -> tuple[Float64, float]:
+    """Return γ of the tied mixture and its gain, nats of all units.
 
-    def gain(self, rows: Float64) -> float:
-        """Return how much more other rows look like the groups than like one, nats a row."""
-        along = (np.einsum("ud,ld->ul", rows, self.lines) - self.middle) / self.scale
-        logs = np.log(self.fit.priors) - distances(along, self.fit.means) / (2 * self.fit.spread)
-        most = logs.max(axis=1)
-        mixed = most + np.log(np.exp(logs - most[:, None]).sum(axis=1))
-        mixed -= along.shape[1] / 2 * np.log(self.fit.spread)
-        return float((mixed + np.square(along).sum(axis=1) / 2).mean())
+    Args:
+        places: of units, float64 `[S, D]`, each column of variance 1 and uncorrelated.
+        some: the units that it is fitted to.
+    """
+    from scipy.stats import ortho_group
+    from sklearn.mixture import GaussianMixture
+
+    dims = places.shape[1]
+    scales = np.where(np.arange(dims) < parts - 1, _STRETCH, 1.0)
+    starts = _STARTS * max(1, dims - parts + 2)  # the more, the more directions to choose from
+    turns = ortho_group.rvs(dims, starts, random_state=seed) if dims > 1 else np.ones(starts)
+    maps = np.reshape(turns, (starts, dims, dims)) * scales  # of one determinant
+
+    def fitted(count: int, number: int) -> GaussianMixture:
+        model = GaussianMixture(
+            count, covariance_type="tied", max_iter=_STEPS, random_state=seed + number,
+            reg_covar=_LEAST_VARIANCE,
+        )  # fmt: skip
+        return model.fit(places[some] @ maps[number])
+
+    ends = [fitted(parts, number) for number in range(starts)]
+    best = int(np.argmax([end.lower_bound_ for end in ends]))
+    gamma = ends[best].predict_proba(places @ maps[best])
+    inside = places[some] @ maps[best]
+    gain = (fitted(1, best).bic(inside) - ends[best].bic(inside)) / 2.0
+    largest_first = np.argsort(-gamma.sum(axis=0), kind="stable")
+    return gamma[:, largest_first], float(gain) * len(places) / len(some)
 
 
 def faint(labels: Int64, parts: int, strength: float) -> Float64:

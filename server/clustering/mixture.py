@@ -30,7 +30,7 @@ RANDOM: Final = "random"
 SCALES: Final = ("raw", "log")
 _FAINT: Final = 0.02  # what γ differs by at random
 _LEAST_LOSS: Final = 1e-12  # whose logarithm is taken
-_LEAST: Final = 0.01  # a_uk: losses can overrule every split
+_LEAST: Final = 1e-4  # a_uk: losses can overrule every split
 _SETTLE: Final = 3  # cycles after a split before two pipelines may be merged
 _SPLITS: Final = 1 << 20  # index of the streams of splits: beyond those of other strategies
 
@@ -110,7 +110,7 @@ class Mixture:
         cycles: int | None = 12,
         visits: float = 2.0,
         split_visits: float = 4.0,
-        samples: int = 10,
+        samples: int = 20,
         dims: int = 512,
         memory: float = 0.9,
         temperature: float = 2.0,

@@ -1,4 +1,4 @@
-"""The first split: which space it is made in, where it cuts, and how sure it is."""
+"""The first split: along which directions it cuts, where, and how sure it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmaml.common.seeds import Kind, stream
-from dmaml.server.clustering.grouping import Groups, Lines, grouped
+from dmaml.server.clustering.grouping import Groups, grouped, quieted
 
 
 def groups_of(means: Any, parts: int = 2, is_direction: bool = False) -> Groups:
@@ -85,15 +85,51 @@ def test_directions_are_compared_whatever_their_lengths() -> None:
     assert share_right(groups_of(means, is_direction=True), kinds) > 0.99
 
 
-def test_the_gain_is_the_difference_of_log_likelihoods() -> None:
-    rows = np.concatenate([np.full((30, 1), -3.0), np.full((10, 1), 5.0)])
-    rows += np.random.default_rng(1).normal(size=rows.shape)
-    made = Lines.through(rows, 2, 1, 1)
+def test_groups_are_found_in_a_small_direction_beside_larger_groups_that_are_less_apart() -> None:
+    random = np.random.default_rng(1)
+    kinds = np.repeat([0, 1], [320, 80])
+    means = random.normal(size=(400, 6))
+    means[:, 0] = 100.0 * (means[:, 0] + 2.0 * (random.permutation(400) % 2))
+    means[:, 1] = 0.01 * (means[:, 1] + 7.0 * kinds)
 
-    along = (rows @ made.lines.T - made.middle) / made.scale
-    bells = np.exp(-np.square(along - made.fit.means.T) / (2 * made.fit.spread))
-    mixed = np.log((made.fit.priors * bells / np.sqrt(made.fit.spread)).sum(axis=1))
-    assert made.gain(rows) == pytest.approx((mixed + np.square(along[:, 0]) / 2).mean())
+    found = groups_of(means)
+
+    assert share_right(found, kinds) > 0.99
+
+
+def test_noise_of_rows_hides_no_groups() -> None:
+    random = np.random.default_rng(1)
+    kinds = np.repeat([0, 1], [60, 60])
+    means = np.concatenate([random.normal(size=(120, 1)) + 6.0 * kinds[:, None],
+                            np.zeros((120, 40))], axis=1)  # fmt: skip
+    noise = random.normal(size=(120, 10, 41)) * np.r_[1.0, np.full(40, 50.0)]
+    rows = (means[:, None] + noise).reshape(-1, 41).astype(np.float32)
+
+    found = grouped(np.repeat(np.arange(120), 10), rows, 2, False, stream(1, Kind.SERVER))
+
+    assert share_right(found, kinds) > 0.97
+
+
+def test_noise_is_white_after_its_map_and_unknown_noise_is_left_alone() -> None:
+    random = np.random.default_rng(1)
+    noise = random.normal(size=(5000, 3)) @ np.array([[5.0, 0, 0], [1, 1, 0], [0, 0, 0.1]])
+
+    mapped = noise @ quieted(noise)
+
+    assert np.cov(mapped.T, bias=True) == pytest.approx(np.eye(3), abs=0.05)
+    assert quieted(np.zeros((4, 3))).tolist() == np.eye(3).tolist()
+
+
+def test_the_gain_is_half_the_difference_of_bayes_information_criterion() -> None:
+    random = np.random.default_rng(1)
+    far = np.concatenate([random.normal(size=50) - 9.0, random.normal(size=50) + 9.0])
+
+    found = groups_of(far[:, None])
+
+    inside = np.concatenate([far[:50] - far[:50].mean(), far[50:] - far[50:].mean()])
+    logs = 100 * np.log(0.5) - 100 * np.log(inside.std() / far.std())
+    assert found.gain == pytest.approx(logs - np.log(100), abs=0.1)  # a mean and a weight more
+    assert found.gamma.sum(axis=0) == pytest.approx([50, 50], abs=0.01)
 
 
 def test_fewer_units_than_groups_are_refused() -> None:
