@@ -24,11 +24,11 @@ run: $(VENV)/.run  ## set up, then meta-train on the embedded default
 test: $(VENV)/.dev  ## set up, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-e2e: $(VENV)/.dev wheelhouse/.done  ## build the images, then everything happens to a real cluster
+e2e: $(VENV)/.dev wheelhouse/.done  ## slow proofs, and everything that happens to a real cluster of containers
 	@docker compose version >/dev/null 2>&1 || { echo "error: make e2e needs a Docker engine and \
 	the Compose v2 plugin (docker compose version)." >&2; exit 2; }
 	TORCH="$(firstword $(TORCH))" PIP_OPTIONS=--no-index docker compose build
-	$(BIN)/python -m pytest -m e2e tests/e2e
+	$(BIN)/python -m pytest -m e2e tests
 
 check: $(VENV)/.dev  ## style, types, imports
 	$(BIN)/ruff check .

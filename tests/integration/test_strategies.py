@@ -158,6 +158,7 @@ def test_three_actors_give_the_same_gamma_and_theta(
     assert clustering_of(latest(tmp_path / "run")) == clustering_of(latest(undisturbed))
 
 
+@pytest.mark.e2e
 def test_a_server_killed_in_every_phase_ends_with_the_same_gamma_and_theta(
     case: Case, config: RunConfig, undisturbed: Path, tmp_path: Path
 ) -> None:

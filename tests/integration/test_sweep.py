@@ -168,6 +168,7 @@ LONG = 150
 THREE = tuple((f"cell-{seed}", (f"run.seed={seed}",), 1) for seed in (1, 2, 3))
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(LIMIT_S)
 def test_ctrl_c_leaves_no_process_and_the_same_sweep_goes_on(tmp_path: Path) -> None:
     config = tiny(run={"rounds": LONG}, evaluation={"every": 0, "test_tasks": 20})
@@ -201,6 +202,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_sweep_goes_on(tmp_path: Path) -> 
     assert digest_of(tmp_path / "out" / "cell-1") == train(config, tmp_path / "plain")
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(LIMIT_S)
 def test_ctrl_c_while_ray_starts_and_between_runs_leaves_no_process_and_no_file(
     tmp_path: Path,
