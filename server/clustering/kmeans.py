@@ -14,6 +14,8 @@ from dmaml.common.probes import Probe, ProbeKind
 from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.server.clustering import PAGE, tree
 from dmaml.server.clustering.base import Observations, State
+from dmaml.server.clustering.evidence import means_by
+from dmaml.server.clustering.grouping import quieted
 from dmaml.server.core.progress import Progress
 
 FEATURES: Final = {"pixels": ProbeKind.PIXELS, "embedding": ProbeKind.EMBEDDING}
@@ -41,6 +43,9 @@ class KMeans:
         warmup: TRAIN rounds on everything before it, which an embedding that says something needs.
         restarts: of k-means from other centres; the best is taken.
         choose: given or silhouette.
+        whiten: none, or noise: features are seen in units of noise, so that the
+            covariance of samples about the mean of their unit is the identity
+            (`grouping.quieted`). New tasks then go by the support loss.
 
     Raises:
         ValueError: an unsuitable option.
@@ -60,6 +65,7 @@ class KMeans:
         warmup: int = 0,
         restarts: int = 10,
         choose: str = "given",
+        whiten: str = "none",
     ) -> None:
         kind = FEATURES[choice("features", features, FEATURES)]
         self._probe = Probe(
@@ -67,7 +73,9 @@ class KMeans:
             samples=count("samples", samples, least=1, page=PAGE),
             dims=count("dims", dims, least=0, page=PAGE),
         )
-        self._space = {"features": features, "dims": dims}  # of the centres, for new tasks
+        self._is_white = choice("whiten", whiten, ("none", "noise")) == "noise"
+        space = f"{features}, whitened" if self._is_white else features
+        self._space = {"features": space, "dims": dims}  # of the centres, for new tasks
         self._warmup = count("warmup", warmup, least=0, page=PAGE)
         self._restarts = count("restarts", restarts, least=1, page=PAGE)
         is_given = choice("choose", choose, ("given", "silhouette")) == "given"
@@ -90,11 +98,14 @@ class KMeans:
 
     def observe(self, state: State, observations: Observations) -> State:
         """Cluster the samples, and open a pipeline for each cluster but the first."""
-        labels, silhouettes = self._cluster(observations.values)
+        rows = observations.values
+        if self._is_white and len(rows):
+            rows = whitened(observations.units, rows)
+        labels, silhouettes = self._cluster(rows)
         gamma = shares(observations.units, labels, observations.num_units)
         nodes = tree.opened(state.values["tree"], 0, gamma.shape[1] - 1, observations.trained)
         values = {"version": 1, "tree": nodes, "silhouettes": silhouettes, **self._space}
-        return State(values, {"gamma": gamma, "centres": centres_of(observations.values, labels)})
+        return State(values, {"gamma": gamma, "centres": centres_of(rows, labels)})
 
     def route(self, state: State) -> Gamma:
         """Return γ: shares of samples once they are known."""
@@ -138,6 +149,16 @@ class KMeans:
         with threadpool_limits(1):
             found: Any = silhouette_score(rows, labels, sample_size=size, random_state=self._seed)
         return float(found)
+
+
+def whitened(units: Int64, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return samples in units of their noise about their unit's mean, float32."""
+    from threadpoolctl import threadpool_limits
+
+    known, inverse = np.unique(units, return_inverse=True)
+    with threadpool_limits(1):
+        noise = rows - means_by(inverse, rows, len(known))[inverse]
+        return (rows @ quieted(noise)).astype(np.float32)
 
 
 def by_size(labels: Int64) -> Int64:

@@ -105,6 +105,22 @@ def test_it_asks_once_and_after_the_warm_up() -> None:
     assert strategy.plan(after, Progress(trained=4)) is None
 
 
+def test_whitened_features_show_groups_beside_columns_of_noise() -> None:
+    random = np.random.default_rng(1)
+    units = np.repeat(np.arange(40), 10)
+    kinds = np.arange(40) % 2
+    rows = np.stack([kinds[units] + 0.1 * random.normal(size=400), 9 * random.normal(size=400)], 1)
+    found = {}
+    for whiten in ("none", "noise"):
+        strategy = kmeans(whiten=whiten)
+        state = strategy.observe(strategy.initial(), observed(units, rows, 40))
+        found[whiten] = score(strategy.route(state).matrix, kinds)["recovery"]
+
+    assert found["noise"] == [1.0, 1.0]
+    assert min(found["none"]) < 0.9
+    assert state.values["features"] == "pixels, whitened"  # no centres of pixels
+
+
 def test_glyphs_and_textures_are_told_apart_where_all_pictures_have_the_same_values() -> None:
     options = {"sources": ["glyphs", "textures"], "channels": 1, "equalise": True}
     task = {"source": "mixed", "image_size": 28, "options": options}
@@ -128,6 +144,7 @@ def test_glyphs_and_textures_are_told_apart_where_all_pictures_have_the_same_val
     ("options", "words"),
     [
         ({"features": "colour"}, "unknown features 'colour'"),
+        ({"whiten": "all"}, "unknown whiten 'all'"),
         ({"samples": 0}, "samples = 0: required a whole number >= 1"),
         ({"choose": "silhouette"}, None),
         ({"pipelines": 1}, "clustering.pipelines must be 2 or more"),
