@@ -307,6 +307,28 @@ def test_origins_change_no_task() -> None:
     np.testing.assert_array_equal(batches[0].support_x, batches[1].support_x)
 
 
+def test_every_third_alphabet_has_a_hollow_pen_of_as_much_ink() -> None:
+    config = from_mapping({"task": {"source": "glyphs"}})
+    plain, pens = Glyphs(config), Glyphs(config, origins="pen")
+    units = plain.split("train")
+
+    full, told = (source.sample(streams(*range(60)), units, 5, 1, 2) for source in (plain, pens))
+
+    assert pens.origin is not None
+    assert pens.origin_names == ("full", "hollow")
+    for unit_id in range(0, pens.num_units, 97):
+        number = int(alphabet_of(pens, unit_id).removeprefix("alphabet "))
+        assert pens.origin[unit_id] == (number % 3 == 0)
+    is_hollow = np.repeat(pens.origin[told.units], 2, axis=1)
+    order = np.argsort(told.query_y, axis=1, kind="stable")
+    x, y = (np.take_along_axis(b.query_x, order[:, :, None, None, None], 1) for b in (full, told))
+    np.testing.assert_array_equal(full.units, told.units)
+    np.testing.assert_array_equal(x[is_hollow == 0], y[is_hollow == 0])
+    assert (x[is_hollow == 1] != y[is_hollow == 1]).any()
+    assert y[is_hollow == 1].mean() == pytest.approx(x[is_hollow == 1].mean(), rel=0.03)
+    assert plain.digest != pens.digest
+
+
 def test_other_origins_are_refused() -> None:
-    with pytest.raises(ConfigError, match="origins 'pen': required style, or null"):
-        Glyphs(from_mapping({"task": {"source": "glyphs"}}), origins="pen")
+    with pytest.raises(ConfigError, match="origins 'ink': required style, pen, or null"):
+        Glyphs(from_mapping({"task": {"source": "glyphs"}}), origins="ink")

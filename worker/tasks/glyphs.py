@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal, final
 
 import numpy as np
@@ -48,7 +49,11 @@ _WARPS: Final = 6
 _FRAMES: Final = 7
 NOISE: Final = _SHAKES + _MOVES + _WARPS + _FRAMES  # numbers per drawing
 BLOCK: Final = 512  # drawings at a time
-STYLES: Final = ("round", "angular")  # names of the origins
+STYLES: Final = ("round", "angular")  # origins by style
+PENS: Final = ("full", "hollow")  # origins by pen
+HOLLOW: Final = 3  # every so-manieth alphabet is written with a hollow pen
+HOLE: Final = 1.0  # pixels: half the width of its hole
+RIM: Final = 0.97  # width of either rim, in half widths of the full pen: ink is alike
 UNLIMITED: Final = 2**31  # what the roster says a class has
 
 
@@ -68,6 +73,13 @@ def draw(characters: Characters, classes: Int64, noise: Float64) -> Uint8:
         part = slice(first, first + BLOCK)
         pictures[part, 0] = _draw_block(characters, classes[part], noise[part])
     return pictures
+
+
+def draw_hollow(characters: Characters, classes: Int64, noise: Float64) -> Uint8:
+    """Draw the same lines with a hollow pen; see `draw`."""
+    hole = np.full_like(characters.radius, HOLE)
+    whole = draw(replace(characters, radius=hole + RIM * characters.radius), classes, noise)
+    return whole - draw(replace(characters, radius=hole), classes, noise)
 
 
 def _draw_block(characters: Characters, classes: Int64, noise: Float64) -> Uint8:
@@ -120,7 +132,9 @@ class Glyphs:
     Args:
         config: the run's.
         origins: style: a unit's origin is whether its alphabet is written in corners or bends
-            (`Style.is_angular`); null: units have no origin.
+            (`Style.is_angular`); pen: every third alphabet is written with a hollow pen, whose
+            lines have two rims and about as much ink, and that is the origin of its units; null:
+            units have no origin.
 
     Attributes:
         roster: classes, units and splits.
@@ -134,8 +148,8 @@ class Glyphs:
     input_shape: tuple[int, ...] = (1, SIZE, SIZE)
 
     def __init__(self, config: RunConfig, *, origins: str | None = None) -> None:
-        if origins not in (None, "style"):
-            raise ConfigError(f"task.options.origins {origins!r}: required style, or null.")
+        if origins not in (None, "style", "pen"):
+            raise ConfigError(f"task.options.origins {origins!r}: required style, pen, or null.")
         if config.task.splits != "default":
             raise ConfigError(
                 f"task.splits {config.task.splits!r} with task.source 'glyphs': it divides "
@@ -159,11 +173,18 @@ class Glyphs:
         self.digest = episodes.digest(self.roster, content_digest(self.characters))
         self.origin: Units | None = None
         self.origin_names: tuple[str, ...] | None = None
-        if origins is not None:
-            angular = np.array([style.is_angular for style in alphabets.styles()])
-            first = self.roster.members[self.roster.starts[:-1]]
-            self.origin = angular[alphabet[self.roster.base(first)]].astype(np.int64)
+        kinds = np.zeros(alphabets.NUM_ALPHABETS, dtype=np.int64)
+        if origins == "style":
+            kinds[:] = [style.is_angular for style in alphabets.styles()]
             self.origin_names = STYLES
+        if origins == "pen":
+            kinds[HOLLOW - 1 :: HOLLOW] = 1
+            self.origin_names = PENS
+            self.digest = hashlib.sha256(f"{self.digest} pens".encode()).hexdigest()
+        self._is_hollow = (kinds if origins == "pen" else np.zeros_like(kinds))[alphabet] == 1
+        if origins is not None:
+            first = self.roster.members[self.roster.starts[:-1]]
+            self.origin = kinds[alphabet[self.roster.base(first)]]
 
     def num_outputs(self, n_way: int) -> int:
         """Return the width of the model's last layer."""
@@ -190,6 +211,8 @@ class Glyphs:
         noise = np.array([one.uniform(n_way * k, NOISE) for one in streams])
         base = np.repeat(self.roster.base(drawn.classes).ravel(), k)
         flat = draw(self.characters, base, noise.reshape(-1, NOISE))
+        hollow = np.flatnonzero(self._is_hollow[base])
+        flat[hollow] = draw_hollow(self.characters, base[hollow], noise.reshape(-1, NOISE)[hollow])
         pictures = flat.reshape(len(streams), n_way, k, *self.input_shape)
         episodes.turn(pictures, self.roster.turns(drawn.classes))
         return episodes.to_batch(pictures, drawn.units, k_shot)
