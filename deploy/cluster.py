@@ -63,7 +63,9 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
     gamma = clusterer.gamma
     source = tasks.build(config, data_dir)
     units = source.split("train")
-    matrix = gamma.matrix[units] if len(gamma.matrix) else np.ones((len(units), 1), np.float32)
+    size = len(gamma.pipelines)
+    unknown = np.full((len(units), size), 1.0 / size, np.float32)  # before the first PROBE round
+    matrix = gamma.matrix[units] if len(gamma.matrix) else unknown
     origin, names = _origins(source, units)
     scored = scores.score(matrix, origin)
     return {

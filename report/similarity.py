@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,7 @@ def of_units(gamma: Gamma, units: Int64) -> Int64:
 
 
 def require_format(file: Path) -> None:
-    """Raise unless the file's name says a format that can be written.
+    """Raise unless the file's name says a format, and its folder can be written.
 
     Raises:
         ConfigError: it does not.
@@ -51,6 +52,11 @@ def require_format(file: Path) -> None:
         raise ConfigError(
             f"similarity file {str(file)!r}: required a name that ends in "
             f"{' or '.join(FORMATS)}, found {file.suffix!r}. Rename it."
+        )
+    if not os.access(file.parent, os.W_OK | os.X_OK) or file.is_dir():
+        raise ConfigError(
+            f"similarity file {str(file)!r} cannot be written: required a folder that is there "
+            "and may be written. Give another file."
         )
 
 

@@ -21,8 +21,8 @@ def evaluate(
 ) -> Evaluation:
     """Return every task's figures under the pipeline that it is routed to; see `Algorithm`.
 
-    That is the one with the least support loss after `steps` steps, of equal ones the first; the
-    query set is not looked at.
+    That is the one with the least support loss after `steps` steps, of equal ones the first;
+    one that has diverged is not taken. The query set is not looked at.
 
     Args:
         thetas: parameters of the active pipelines, in the order of their ids; with one, it is
@@ -30,7 +30,8 @@ def evaluate(
     """
     if len(thetas) == 1:
         return algorithm.evaluate(thetas[0], batch, steps)
-    chosen = support_losses(algorithm, thetas, batch, steps).argmin(axis=1)
+    found = support_losses(algorithm, thetas, batch, steps)
+    chosen = np.where(np.isfinite(found), found, np.inf).argmin(axis=1)
     return evaluate_under(algorithm, thetas, batch, steps, chosen)
 
 

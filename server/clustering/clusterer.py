@@ -94,7 +94,9 @@ class Clusterer:
             raise
         except Exception as error:
             reason = str(error) or type(error).__name__
-            raise RunFailedError(f"clustering {self._name!r} failed: {reason}. Mend it.") from error
+            raise RunFailedError(
+                f"clustering {self._name!r} failed: {reason.rstrip('.')}."
+            ) from error
 
     def _require(self, gamma: Gamma) -> None:
         matrix, pipelines = np.asarray(gamma.matrix), gamma.pipelines

@@ -38,7 +38,7 @@ _STARTS: Final = 4
 _STRETCH: Final = 10.0
 _STEPS: Final = 1000  # of EM, at most
 _FITTED: Final = 1000  # units at most that the mixture is fitted to
-_NOISE: Final = 20_000  # rows at most that W is made of
+_NOISE: Final = 8_192  # rows at most that W is made of
 _QUIET: Final = 1e-3  # of the largest deviation in W: what has less noise counts as having this
 _LEAST_VARIANCE: Final = 1e-6
 _MAX_SEED: Final = 2**31
@@ -83,8 +83,8 @@ def grouped(
     known, inverse = np.unique(units, return_inverse=True)
     if len(known) < parts:
         raise ValueError(
-            f"{len(known)} units seen, to be divided into {parts}. Raise the option split_visits, "
-            "or lower clustering.pipelines"
+            f"{len(known)} units seen, to be divided into {parts}. Set clustering.pipelines to "
+            f"{len(known)} or fewer, or, of sketches and losses, raise the option split_visits"
         )
     seed = int(own.integers(1, _MAX_SEED)[0])
     with threadpool_limits(1):  # results depend on the number of threads
@@ -93,7 +93,8 @@ def grouped(
             rows = rows / np.maximum(lengths, 1e-12)[:, None]
         means = means_by(inverse, rows, len(known))
         if len(rows) > len(known):
-            means = means @ quieted(rows - means[inverse])
+            every = slice(None, None, -(-len(rows) // _NOISE))
+            means = means @ quieted(rows[every] - means[inverse[every]])
         means = shortened(means, np.median(means, axis=0), _CLIP)
         most = max(parts - 1, min(SPACES[-1], len(known) // _UNITS_OF_A_DIM))
         places = PCA(min(most, *means.shape), random_state=seed).fit_transform(means)
@@ -116,12 +117,11 @@ def quieted(noise: Float64) -> Float64:
     """
     from sklearn.covariance import ledoit_wolf
 
-    some = noise[:: max(1, len(noise) // _NOISE)].astype(np.float64)
-    scales = np.sqrt(np.square(some).mean(axis=0))
+    scales = np.sqrt(np.square(noise).mean(axis=0))
     if not scales.any():
         return np.eye(noise.shape[1])
     scales = np.maximum(scales, _QUIET * scales.max())
-    covariance, _ = ledoit_wolf(some / scales, assume_centered=True)  # as correlations
+    covariance, _ = ledoit_wolf(noise / scales, assume_centered=True)  # as correlations
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, np.square(_QUIET) * values[-1])
     found: Float64 = vectors / np.sqrt(values) / scales[:, None]

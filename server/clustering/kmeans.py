@@ -74,6 +74,11 @@ class KMeans:
             dims=count("dims", dims, least=0, page=PAGE),
         )
         self._is_white = choice("whiten", whiten, ("none", "noise")) == "noise"
+        if self._is_white and self._probe.samples < 2:
+            raise ValueError(
+                f"samples = {samples!r} with whiten 'noise': required 2 or more, for noise is how "
+                f"samples of one unit differ. See {PAGE}."
+            )
         space = f"{features}, whitened" if self._is_white else features
         self._space = {"features": space, "dims": dims}  # of the centres, for new tasks
         self._warmup = count("warmup", warmup, least=0, page=PAGE)
@@ -116,7 +121,7 @@ class KMeans:
             tree.active(nodes),
             matrix,
             tree.pipelines_of(nodes),
-            "train" if state.values["version"] else "probe",
+            "train" if state.values["version"] else "warmup" if self._warmup else "probe",
         )
 
     def _cluster(self, rows: NDArray[np.float32]) -> tuple[Int64, dict[str, float]]:

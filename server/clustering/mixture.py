@@ -40,9 +40,9 @@ class Mixture:
     """A mixture of meta-learners, fitted by EM while they train.
 
     1. `warmup` rounds train pipeline 0 on everything.
-    2. First split: groups of the units' means of `first` at that θ (`grouping`: K-means, then a
-       mixture, in the space where it foretells best). The other pipelines are opened as copies of
-       pipeline 0, and each trains on its group.
+    2. First split: groups of the units' means of `first` at that θ (`grouping`: a mixture with
+       one covariance, in the space where single samples are white noise). The other pipelines are
+       opened as copies of pipeline 0, and each trains on its group.
     3. Every `every` rounds a PROBE brings the losses of the same query samples under all
        pipelines. They are added to the evidence and γ is fitted to it anew (the equations are in
        `evidence`): the E-step. Training on the units of largest γ is the M-step. `cycles` times.
@@ -54,7 +54,8 @@ class Mixture:
     unit, a_uk ∝ γ_uk / π_k: where a learner is too weak for its losses to tell units apart, γ
     keeps to it, and losses that do tell overrule it.
 
-    A pipeline that has fewer than max(n_way, `least` U / K) units is starved: it is retired and
+    A pipeline that has fewer than max(n_way, `least` U / K) units (where a unit is an alphabet or
+    a function 1 in place of n_way) is starved: it is retired and
     another is split in two as in step 2, at the present θ of the largest: the one whose units gain
     most by it (`grouping`; sketches, which are of one pipeline's units: the largest).
     Evidence is gathered anew. `reseeds` times at most. With `moves` and 3 pipelines or more, the
@@ -129,7 +130,7 @@ class Mixture:
 
         is_regression = config.task.n_way == 1
         self._first = firsts(first, is_regression)
-        given = scale or ("log" if is_regression else "raw")
+        given = scale if scale is not None else ("log" if is_regression else "raw")
         self._is_log = choice("scale", given, SCALES) == "log"
         self._warmup, self._every = counted("warmup", warmup, 0), counted("every", every, 1)
         self._cycles = None if cycles is None else counted("cycles", cycles, 1)
@@ -144,7 +145,9 @@ class Mixture:
         self._overlap = number("overlap", overlap, ">= 0", lambda x: x >= 0, page=PAGE)
         self._reseeds, self._moves = counted("reseeds", reseeds, 0), counted("moves", moves, 0)
         self._restarts, self._trial = counted("restarts", restarts, 1), counted("trial", trial, 1)
-        self._n_way, self._seed = config.task.n_way, config.run.seed
+        # units of a task, and of a pipeline that can train
+        self._units_a_task = config.task.n_way if config.task.unit == "class" else 1
+        self._seed = config.run.seed
         self._size = config.clustering.pipelines
         if self._size < 2:
             raise ValueError("clustering.pipelines must be 2 or more. Set it.")
@@ -209,7 +212,7 @@ class Mixture:
         )
 
     def _tasks(self, state: State, visits: float) -> int:
-        return math.ceil(visits * len(state.arrays["trained"]) / self._n_way)
+        return math.ceil(visits * len(state.arrays["trained"]) / self._units_a_task)
 
     def _way(self, state: State) -> str:
         attempt: int = state.values["attempt"]
@@ -241,7 +244,7 @@ class Mixture:
         found = {}
         for pipeline in donors:
             mine = np.isin(seen.units, partition.units_of(state, pipeline))
-            if pipeline == donor or len(np.unique(seen.units[mine])) >= parts * self._n_way:
+            if pipeline == donor or len(np.unique(seen.units[mine])) >= parts * self._units_a_task:
                 own = self._stream(state)
                 found[pipeline] = grouped(seen.units[mine], values[mine], parts, is_direction, own)
         best = max(found, key=lambda pipeline: found[pipeline].gain)
@@ -309,7 +312,7 @@ class Mixture:
         if not self._least or state.values["reseeds"] >= self._reseeds:
             return None
         share = self._least * len(state.arrays["trained"]) / self._size
-        least = max(self._n_way, math.ceil(share))
+        least = max(self._units_a_task, math.ceil(share))
         sizes = partition.sizes_of(state)
         few = [p for p, size in zip(members_of(state), sizes, strict=True) if size < least]
         return few[-1] if few else None
@@ -356,7 +359,9 @@ def firsts(value: str | Sequence[str] | None, is_regression: bool) -> tuple[str,
     if value is None:
         return ("sketches",) if is_regression else ("embedding",)
     known = (*FIRST, RANDOM)
-    several = [value] if isinstance(value, str) else list(value)
-    if not several:
-        raise ValueError(f"first = []: required one of {', '.join(known)}, or a list. See {PAGE}.")
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not several:
+        raise ValueError(
+            f"first = {value!r}: required one of {', '.join(known)}, or a list. See {PAGE}."
+        )
     return tuple(choice("first", one, known) for one in several)

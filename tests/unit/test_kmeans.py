@@ -145,6 +145,7 @@ def test_glyphs_and_textures_are_told_apart_where_all_pictures_have_the_same_val
     [
         ({"features": "colour"}, "unknown features 'colour'"),
         ({"whiten": "all"}, "unknown whiten 'all'"),
+        ({"whiten": "noise", "samples": 1}, "samples = 1 with whiten 'noise': required 2"),
         ({"samples": 0}, "samples = 0: required a whole number >= 1"),
         ({"choose": "silhouette"}, None),
         ({"pipelines": 1}, "clustering.pipelines must be 2 or more"),

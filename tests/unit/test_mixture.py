@@ -204,3 +204,24 @@ def test_restarts_need_room_for_the_pipeline_that_waits() -> None:
 def test_one_pipeline_is_no_mixture() -> None:
     with pytest.raises(ConfigError, match="2 or more"):
         clustering.build(resolve(from_mapping({"clustering": {"name": "mixture"}})))
+
+
+def test_a_unit_of_several_classes_is_visited_as_often_as_a_class() -> None:
+    section = {"name": "mixture", "pipelines": 2, "options": {"warmup": 0, "visits": 2.0}}
+    asked = {}
+    for unit in ("class", "alphabet"):
+        task = {"source": "glyphs", "unit": unit, "n_way": 5}
+        strategy = clustering.build(resolve(from_mapping({"task": task, "clustering": section})))
+        units = np.arange(40)
+        nothing = np.empty((0, 0), np.float32)
+        probe = Probe(ProbeKind.UNITS)
+        state = strategy.observe(
+            strategy.initial(), Observations(probe, 0, (0,), 40, units, nothing)
+        )
+        rows = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
+        split = Probe(ProbeKind.EMBEDDING, 0, samples=20, dims=512)
+        state = strategy.observe(state, Observations(split, 0, (0,), 40, units, rows))
+        asked[unit] = strategy.plan(state, Progress(trained=50))
+
+    assert asked["class"] == Probe(ProbeKind.LOSSES, tasks=16)
+    assert asked["alphabet"] == Probe(ProbeKind.LOSSES, tasks=80)

@@ -236,7 +236,7 @@ def test_a_tree_that_splits_one_origin_is_counted_and_one_that_leaves_two_togeth
     outcome = experiment.outcome(form, Results(runs))
 
     assert [row.measured for row in outcome.published] == ["1 of 2", "1 of 2"]
-    assert [row.verdict for row in outcome.published] == ["", ""]
+    assert [row.verdict for row in outcome.published] == ["missed", "missed"]
 
 
 def test_the_best_strategy_is_the_one_whose_lesser_recovery_is_the_largest() -> None:
