@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,18 +101,30 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
 def summary(run: Path, data_dir: Path | None) -> dict[str, Any]:
     """Return what `describe` does, less history and single units: what a sweep keeps of a run.
 
-    Beside it `wall_s`: seconds from the start of the server to the last commit, PROBE rounds
+    Beside it `wall_s`: seconds from each start of the server to its last commit, PROBE rounds
     included. Each active pipeline has the `names` of its units where all are NUM_NAMED or fewer.
     """
     found = describe(run, data_dir)
-    rounds, starts = read_rows(run, "rounds"), read_rows(run, "starts")
-    wall_s = rounds[-1]["at"] - starts[0]["at"] if rounds and starts else 0.0
+    commits = [row["at"] for row in read_rows(run, "rounds")]
+    wall_s = spans([row["at"] for row in read_rows(run, "starts")], commits)
     if found["num_units"] <= NUM_NAMED:
         names = _names(run, data_dir)
         for row in found["pipelines"]:
             row["names"] = names.get(row["pipeline"], [])
     kept = {key: found[key] for key in found if key not in ("history", "uncertain", "run_dir")}
     return kept | {"wall_s": round(wall_s, 1)}
+
+
+def spans(starts: Sequence[float], commits: Sequence[float]) -> float:
+    """Return the time from each start to the last commit before the next one, summed.
+
+    Args:
+        starts, commits: times in the same unit, ascending.
+    """
+    return math.fsum(
+        max((at for at in commits if start <= at < end), default=start) - start
+        for start, end in pairwise([*starts, math.inf])
+    )
 
 
 def _names(run: Path, data_dir: Path | None) -> dict[int, list[str]]:

@@ -11,6 +11,7 @@ from dmaml.common import checkpoint as checkpoints
 from dmaml.common.config import RunConfig
 from dmaml.deploy import cluster
 from dmaml.learner import Learner, load
+from dmaml.server import clustering
 from dmaml.server.clustering import tree
 from dmaml.server.clustering.kmeans import shares
 from dmaml.worker import tasks
@@ -73,3 +74,24 @@ def test_each_origin_is_tested_on_tasks_of_its_own(tmp_path: Path) -> None:
     alone = Learner(config.model_copy(update={"task": task}), checkpoint, None)
     assert alone.evaluate(8, 1) == found["textures"]
     assert load(run).evaluate(8, 1)["accuracy"] != found["textures"]["accuracy"]
+
+
+def test_time_in_which_a_run_was_stopped_does_not_count() -> None:
+    assert cluster.spans([10.0, 1000.0, 2000.0], [12.0, 15.0, 1004.0]) == 5.0 + 4.0 + 0.0
+    assert cluster.spans([], []) == 0.0
+
+
+def test_gamma_that_is_not_known_yet_is_even(tmp_path: Path) -> None:
+    options = {"meta_train_iterations": 1, "update_iterations": 1, "cycles": 1}
+    section = {"name": "gamma", "pipelines": 2, "options": options}
+    config = config_of(task=TASK, clustering=section)
+    run = saved(config, tmp_path / "run", pipelines=2)
+    written, _ = checkpoints.load_latest(run)
+    assert written is not None
+    written.meta["clustering"] = dict(clustering.build(config).initial().values)
+    checkpoints.write(run / checkpoints.GENERATIONS[0], written)
+
+    found = cluster.describe(run, None)
+
+    halves = [row["expected_units"] for row in found["pipelines"]]
+    assert halves == pytest.approx([found["num_units"] / 2] * 2)
