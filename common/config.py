@@ -23,6 +23,7 @@ from dmaml.common.outer import OuterSection, check_outer, reads_rounds, resolve_
 from dmaml.common.schema import Section, require_reader
 from dmaml.common.schema import operational as _operational
 from dmaml.common.schema import semantic as _semantic
+from dmaml.common.yaml_values import values_of, with_settings
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -614,70 +615,16 @@ def load(path: Path, settings: tuple[str, ...] = ()) -> RunConfig:
 
 def from_text(text: str, origin: str, settings: tuple[str, ...] = ()) -> RunConfig:
     """Return the configuration of YAML text with settings on top; see `load`."""
-    try:
-        values = _yaml(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45 is no date
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise ConfigError(f"{origin}: not valid YAML{line}: {problem}.") from None
+    values = values_of(text, origin)
     if settings:
-        values = _with_settings(values, settings)
+        values = with_settings(values, settings)
     return from_mapping(values, origin)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that reads 1e-3 as a number, as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _yaml(text: str) -> object:
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def to_text(config: RunConfig) -> str:
     """Return the configuration as YAML, in the schema's order."""
     plain = config.model_dump(mode="json")
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-
-
-def _with_settings(values: object, settings: tuple[str, ...]) -> object:
-    if not isinstance(values, dict | None):
-        return values
-    merged: dict[str, Any] = dict(values or {})
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot and section and key):
-            raise ConfigError(
-                f"--set {setting!r}: required section.key=value, such as task.n_way=20."
-            )
-        try:
-            value = _yaml(text)
-        except (yaml.YAMLError, ValueError):
-            value = text
-        inner = merged.get(section)
-        if not isinstance(inner, dict | None):
-            return values
-        target: dict[str, Any] = dict(inner or {})
-        first, *rest = key.split(".")
-        target[first] = _nested(target.get(first), rest, value)
-        merged[section] = target
-    return merged
-
-
-def _nested(current: object, path: list[str], value: object) -> object:
-    if not path:
-        return value
-    inner = dict(current) if isinstance(current, dict) else {}
-    inner[path[0]] = _nested(inner.get(path[0]), path[1:], value)
-    return inner
 
 
 def _sentence(error: ErrorDetails) -> str:
