@@ -93,8 +93,7 @@ def grouped(
             rows = rows / np.maximum(lengths, 1e-12)[:, None]
         means = means_by(inverse, rows, len(known))
         if len(rows) > len(known):
-            every = slice(None, None, -(-len(rows) // _NOISE))
-            means = means @ quieted(rows[every] - means[inverse[every]])
+            means = means @ whitening(rows, inverse, means)
         means = shortened(means, np.median(means, axis=0), _CLIP)
         most = max(parts - 1, min(SPACES[-1], len(known) // _UNITS_OF_A_DIM))
         places = PCA(min(most, *means.shape), random_state=seed).fit_transform(means)
@@ -103,6 +102,18 @@ def grouped(
         several = sorted({min(max(dims, parts - 1), places.shape[1]) for dims in SPACES})
         found = [tied(places[:, :dims], some, parts, seed) for dims in several]
         return Groups(known, *max(found, key=lambda one: one[1]))
+
+
+def whitening(rows: NDArray[np.float32], inverse: Int64, means: Float64) -> Float64:
+    """Return the map after which rows of one unit differ by white noise; see `quieted`.
+
+    Args:
+        rows: `[rows, columns]`; evenly spaced ones are looked at, at most 8,192.
+        inverse: the place of each row's unit in `means`, int64 `[rows]`.
+        means: of each unit's rows, float64 `[S, columns]`.
+    """
+    every = slice(None, None, -(-len(rows) // _NOISE))
+    return quieted(rows[every] - means[inverse[every]])
 
 
 def quieted(noise: Float64) -> Float64:

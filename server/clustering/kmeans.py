@@ -15,7 +15,7 @@ from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.server.clustering import PAGE, tree
 from dmaml.server.clustering.base import Observations, State
 from dmaml.server.clustering.evidence import means_by
-from dmaml.server.clustering.grouping import quieted
+from dmaml.server.clustering.grouping import whitening
 from dmaml.server.core.progress import Progress
 
 FEATURES: Final = {"pixels": ProbeKind.PIXELS, "embedding": ProbeKind.EMBEDDING}
@@ -45,7 +45,7 @@ class KMeans:
         choose: given or silhouette.
         whiten: none, or noise: features are seen in units of noise, so that the
             covariance of samples about the mean of their unit is the identity
-            (`grouping.quieted`). New tasks then go by the support loss.
+            (`grouping.whitening`). New tasks then go by the support loss.
 
     Raises:
         ValueError: an unsuitable option.
@@ -162,8 +162,9 @@ def whitened(units: Int64, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
     known, inverse = np.unique(units, return_inverse=True)
     with threadpool_limits(1):
-        noise = rows - means_by(inverse, rows, len(known))[inverse]
-        return (rows @ quieted(noise)).astype(np.float32)
+        found = whitening(rows, inverse, means_by(inverse, rows, len(known)))
+        white: NDArray[np.float32] = rows @ found.astype(np.float32)
+    return white
 
 
 def by_size(labels: Int64) -> Int64:

@@ -54,14 +54,14 @@ class Mixture:
     unit, a_uk ∝ γ_uk / π_k: where a learner is too weak for its losses to tell units apart, γ
     keeps to it, and losses that do tell overrule it.
 
-    A pipeline that has fewer than max(n_way, `least` U / K) units (where a unit is an alphabet or
-    a function 1 in place of n_way) is starved: it is retired and
-    another is split in two as in step 2, at the present θ of the largest: the one whose units gain
-    most by it (`grouping`; sketches, which are of one pipeline's units: the largest).
-    Evidence is gathered anew. `reseeds` times at most. With `moves` and 3 pipelines or more, the
-    two whose units are least apart, |μ_p − μ_q|² < `overlap`² (τ² + mean σ²/n), are merged, and
-    another is split in the same way. With `restarts` steps 2 and 3 are tried from the same θ, which
-    waits in pipeline 0, each for `trial` cycles; the try with the largest held-out gain
+    A pipeline that has fewer than max(n_way, `least` U / K) units is starved (where a unit is an
+    alphabet, 1 takes the place of n_way): it is retired and another is split in two as in step 2,
+    at its present θ: the one whose units gain most by it (`grouping`; sketches, which are of one
+    pipeline's units: the largest). Evidence is gathered anew. `reseeds` times at most. With `moves`
+    and 3 pipelines or more, the two whose units are least apart, |μ_p − μ_q|² < `overlap`² (τ² +
+    mean σ²/n), are merged, and another is split in the same way. With `restarts` steps 2 and 3 are
+    tried from the same θ, which waits in pipeline 0, each for `trial` cycles; the try with the
+    largest held-out gain
 
         mean_u (ℓ_u,warm − Σ_p γ_up ℓ_up)
 
