@@ -41,7 +41,7 @@ def show(
         BadInputError: no run, no checkpoint yet, or no data; a file that is neither csv nor npy.
     """
     if similarity_file is not None:
-        similarity.require_format(similarity_file)
+        similarity.require_file(similarity_file)
     found = describe(run, data_dir)
     if similarity_file is not None:
         write_similarity(run, data_dir, similarity_file)

@@ -42,7 +42,7 @@ def of_units(gamma: Gamma, units: Int64) -> Int64:
     return found
 
 
-def require_format(file: Path) -> None:
+def require_file(file: Path) -> None:
     """Raise unless the file's name says a format, and its folder can be written.
 
     Raises:
@@ -62,7 +62,7 @@ def require_format(file: Path) -> None:
 
 def write(file: Path, matrix: Int64, names: Sequence[str]) -> None:
     """Write a matrix: csv with a first row and a first column of names, or npy without."""
-    require_format(file)
+    require_file(file)
     if file.suffix == ".npy":
         np.save(file, matrix, allow_pickle=False)
         return

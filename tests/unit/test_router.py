@@ -14,6 +14,7 @@ from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, stream
 from dmaml.learner import Learner, load
 from dmaml.learner.router import Routes, summary
+from dmaml.worker import routing
 from dmaml.worker.probes.projection import Projection
 from dmaml.worker.routing import posterior
 from tests.unit.saved_runs import config_of, saved
@@ -65,6 +66,24 @@ def test_a_pipeline_that_diverged_or_that_no_unit_belongs_to_has_nothing() -> No
     found = posterior(losses, 2, np.array([0.5, 0.5, 0.0]))
 
     assert found.tolist() == [[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]
+
+
+# --- validation, which no γ routes ----------------------------------------------------------
+
+
+def test_a_diverged_pipeline_answers_no_validation_task(one: Learner) -> None:
+    answerer, config = one._answerer, one.config.task
+    batch = answerer.source.sample(
+        [stream(1, Kind.EVALUATE, index) for index in range(3)],
+        answerer.source.split("validation"), config.n_way, config.k_shot, 2,
+    )  # fmt: skip
+    diverged = {name: torch.full_like(value, math.nan) for name, value in one.params.items()}
+
+    alone = routing.evaluate(answerer.algorithm, [one.params], batch, 1).metrics
+    beside = routing.evaluate(answerer.algorithm, [diverged, one.params], batch, 1).metrics
+
+    assert np.isfinite(alone["loss"]).all()
+    np.testing.assert_array_equal(beside["loss"], alone["loss"])
 
 
 # --- by the support loss --------------------------------------------------------------------

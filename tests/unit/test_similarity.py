@@ -60,4 +60,13 @@ def test_a_csv_has_names_and_an_npy_the_numbers(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_by_its_name() -> None:
     with pytest.raises(ConfigError, match="txt"):
-        similarity.require_format(Path("s.txt"))
+        similarity.require_file(Path("s.txt"))
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+
+    similarity.require_file(tmp_path / "s.csv")
+    for file in (tmp_path / "none" / "s.csv", tmp_path / "folder.csv"):
+        with pytest.raises(ConfigError, match="cannot be written: required a folder"):
+            similarity.require_file(file)
