@@ -153,12 +153,12 @@ def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
 
     outcome = experiment.outcome(form, Results(runs))
 
-    assert outcome.notes == (
-        "K-means on omniglot: -5.0 points from that trained on it alone, +15.0 points from the "
-        "random mixture.",
-        "K-means on miniimagenet: +45.0 points from that trained on it alone, +15.0 points from "
-        "the random mixture.",
-    )
+    assert [(one.what, one.measured, one.verdict) for one in outcome.published] == [
+        ("K-means on omniglot, against Omniglot only", "-5.0 points (-5.0)", "4.0 points below"),
+        ("K-means on omniglot, against random mixture", "+15.0 points (+15.0)", "reached"),
+        ("K-means on miniimagenet, against miniImageNet only", "+45.0 points (+45.0)", "reached"),
+        ("K-means on miniimagenet, against random mixture", "+15.0 points (+15.0)", "reached"),
+    ]
     assert outcome.tables[0].rows[3][3:] == ("1.000 / 1.000", "85.0 (85.0)", "85.0 (85.0)")
 
 
@@ -170,10 +170,10 @@ def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
         for cell in experiment.cells(form)
     }
 
-    notes = experiment.outcome(form, Results(runs)).notes
+    claims = experiment.outcome(form, Results(runs)).published[2:]
 
-    assert notes[0] == "K-means: 0.25 times the error of one MAML (wanted: .50)."
-    assert len(notes) == 3
+    assert [(one.measured, one.verdict) for one in claims] == [("0.25", "reached")] * 3
+    assert claims[0].what == "error of K-means in that of one MAML"
 
 
 # -- the tree --------------------------------------------------------------------------------------
