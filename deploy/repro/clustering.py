@@ -109,18 +109,26 @@ _PIXELS: Final = tuple(
     )
     for one in PICTURES
 )
-_READINGS: Final = (
-    Variant("4 to 1, sums of a phase", ("clustering.options.bound=phase",)),
-    Variant(
-        "4 to 1, sums of a phase, clipped",
-        ("clustering.options.bound=phase", "clustering.options.robust=clip"),
-    ),
-    Variant("4 to 1, median", ("clustering.options.robust=median",)),
-    Variant(
-        "4 to 1, sums of a phase, four cycles",
-        ("clustering.options.bound=phase", "clustering.options.cycles=4", "run.rounds=801"),
-    ),
-)
+_SUMS: Final = "clustering.options.bound=phase"
+_READINGS: Final = tuple(
+    Variant(f"4 to 1, {label}", settings)
+    for label, settings in {
+        "sums of a phase": (_SUMS,),
+        "sums of a phase, clipped": (_SUMS, "clustering.options.robust=clip"),
+        "median": ("clustering.options.robust=median",),
+        "sums of a phase, four short cycles": (
+            _SUMS, "clustering.options.cycles=4", "clustering.options.meta_train_iterations=50",
+            "clustering.options.update_iterations=150", "run.rounds=201",
+        ),
+        "sums of a phase, median": (_SUMS, "clustering.options.robust=median"),
+        "absolute differences": ("clustering.options.diff=absolute",),
+        "1 − p(θ₂)": ("clustering.options.complement=second",),
+        "above the least difference": (_SUMS, "clustering.options.centre=min"),
+        "bare differences": (_SUMS, "clustering.options.centre=none"),
+        "one initial θ": ("clustering.options.theta=shared",),
+        "γ begins at 1 or 0": ("clustering.options.offset=0.5",),
+    }.items()
+)  # fmt: skip
 
 
 COLUMNS: Final = (
@@ -206,11 +214,11 @@ def _recovery(
         quick: settings of the quick form.
         published: recovery of the two origins.
         wanted: of both origins, at 4 to 1.
-        others: variants of the full form beside those of PICTURES.
+        others: variants beside those of PICTURES.
     """
 
     def variants_of(form: Form) -> tuple[Variant, ...]:
-        return (*PICTURES, *(() if form.quick else others))
+        return (*PICTURES, *others)
 
     def cells(form: Form) -> tuple[Cell, ...]:
         return cells_of(config, variants_of(form), form, quick if form.quick else ())
