@@ -5,6 +5,7 @@
     │   ├── ConfigError                a key, a type, a value or a combination of the configuration
     │   ├── UnknownNameError           a plug-in name that no table holds
     │   ├── DataError                  a missing, truncated or unsuitable data file
+    │   │   └── TooFewUnitsError       the allowed units are too few for a task
     │   ├── RunDirectoryError          a run directory that is in use, foreign or damaged
     │   ├── AddressError               a port in use, or an address that may not be listened on
     │   ├── HostError                  a machine or container without what its part needs
@@ -68,6 +69,10 @@ class UnknownNameError(BadInputError):
 
 class DataError(BadInputError):
     """A missing, truncated or unsuitable data file."""
+
+
+class TooFewUnitsError(DataError):
+    """The allowed units are too few for a task; a pipeline that has no more sits out."""
 
 
 class RunDirectoryError(BadInputError):

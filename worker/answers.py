@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmaml.common.config import RunConfig, evaluation_shape
-from dmaml.common.errors import ConfigError, DataError, ProtocolError
+from dmaml.common.errors import ConfigError, ProtocolError, TooFewUnitsError
 from dmaml.common.gamma import Gamma, single
 from dmaml.common.items import ItemKind, WorkItem, evaluate_tasks, train_tasks
 from dmaml.common.layout import Flat, Layout
@@ -95,7 +95,7 @@ class Answerer:
                 return [
                     self._train(item, item.index * steps + e, numbers, own) for e in range(steps)
                 ]
-            except DataError:  # of all the units a task can be drawn: these are too few
+            except TooFewUnitsError:  # of all the units a task can be drawn: these are too few
                 return []
         if item.kind is ItemKind.EVALUATE:
             split = config.evaluation.split

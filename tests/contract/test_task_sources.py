@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dmaml.common.config import from_mapping
-from dmaml.common.errors import DataError
+from dmaml.common.errors import DataError, TooFewUnitsError
 from dmaml.common.seeds import Kind, Stream, stream
 from dmaml.worker.tasks import SOURCES, build
 from dmaml.worker.tasks.base import SPLITS, TaskBatch, TaskSource
@@ -319,7 +319,7 @@ def test_origin_has_one_entry_per_unit(make: Make) -> None:
 def test_too_few_units_are_refused(make: Make) -> None:
     source = make()
 
-    with pytest.raises(DataError, match="n_way"):
+    with pytest.raises(TooFewUnitsError, match="n_way"):
         sample(source, 0, units=source.split("train")[:0])
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dmaml.common.config import RunConfig, from_mapping, resolve
-from dmaml.common.errors import ConfigError
+from dmaml.common.errors import ConfigError, DataError
 from dmaml.common.gamma import Gamma
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.probes import Observation, Probe, ProbeKind, rows_of
@@ -328,3 +328,26 @@ def test_a_module_of_the_users_own_can_be_probed() -> None:
 
     assert features.values.shape[1] == 5
     assert sketches.values.shape == (2, 8)
+
+
+# -- too few units ---------------------------------------------------------------------------
+
+
+def test_who_is_routed_too_few_units_sits_out(actor: Actor) -> None:
+    shares = np.eye(2, dtype=np.float32)[np.zeros(actor.answerer.source.num_units, dtype=np.int64)]
+    gamma = Gamma(1, (0, 1), shares)
+
+    drawn = [
+        actor.answerer.draw(WorkItem(7, ItemKind.TRAIN, pipeline, 0, 0, 3, 1), gamma)
+        for pipeline in gamma.pipelines
+    ]
+
+    assert [len(batches) for batches in drawn] == [1, 0]
+
+
+def test_a_class_with_too_few_examples_is_an_error_and_no_sitting_out() -> None:
+    config = config_of(task={"k_query": 5})  # of 6 examples 2 are support
+    gamma = Gamma(1, (0, 1), np.full((24, 2), 0.5, dtype=np.float32))
+
+    with pytest.raises(DataError, match="exceeds the 6 examples of class"):
+        Answerer(config).draw(WorkItem(7, ItemKind.TRAIN, 0, 0, 0, 3, 1), gamma)

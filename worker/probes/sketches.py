@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import DataError
+from dmaml.common.errors import TooFewUnitsError
 from dmaml.common.probes import Probe
 from dmaml.common.seeds import Int64, Kind, stream
 from dmaml.worker import models
@@ -66,7 +66,7 @@ def sketches(
         return empty
     try:
         batch = source.sample(streams, own, task.n_way, task.k_shot, task.k_query)
-    except DataError:
+    except TooFewUnitsError:
         return empty
     rows = [
         project(gradients_of_classes(model, params, body, one.support_x[0], one.support_y[0]))

@@ -90,6 +90,8 @@ class TaskSource(Protocol):
         streams of the call nor earlier calls change it.
 
         Raises:
-            DataError: the units have too few classes or examples.
+            TooFewUnitsError: the units have too few classes; a pipeline that is routed no more
+                sits out.
+            DataError: a class has too few examples.
         """
         ...

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.errors import DataError
+from dmaml.common.errors import DataError, TooFewUnitsError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
 from dmaml.worker.tasks.roster import Classes, Roster, Unit, digest, enroll
@@ -133,7 +133,7 @@ def _eligible(roster: Roster, units: Units, n_way: int, k: int, where: str) -> U
             raise DataError(_not_all(n_way, int(sizes[sizes != n_way][0]), where))
         count, eligible = int(max(sizes, default=0)), units[sizes >= n_way]
     if count < n_way:
-        raise DataError(_too_few(roster.unit, n_way, count, where))
+        raise TooFewUnitsError(_too_few(roster.unit, n_way, count, where))
     if roster.smallest[eligible].min() < k:
         raise DataError(_too_small(roster, eligible, k))
     return eligible

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dmaml.common.config import RunConfig, TaskSection
-from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.errors import ConfigError, TooFewUnitsError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks import episodes
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, TaskSource, Units
@@ -241,7 +241,7 @@ class Mixed:
         most = sum(counts) if self._across else max(counts)
         if most < n_way or n_way < 1:
             what = "of all sources together" if self._across else "of the largest source"
-            raise DataError(
+            raise TooFewUnitsError(
                 f"task.n_way {n_way} exceeds the {most} classes {what} in the allowed units. "
                 f"Lower task.n_way to {most} or less, or take sources with more classes."
             )
