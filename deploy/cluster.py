@@ -58,8 +58,8 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
     The keys: `strategy`, `phase`, `gamma_version`, `num_units` (trained on), `pipelines` (each with
     `pipeline`, `parent`, `opened_round`, `active`, `units` routed to it, `expected_units`, and
     `origins`: how many units of each), `scores` (`report.scores.score`), `recovery` again, by
-    `origins`, `uncertain` (units with their γ), `trials` (of splits, by `gradient_tree`) and
-    `history` (the record's rows).
+    `origins`, `uncertain` (units with their γ), `trials` (of splits, by `gradient_tree`),
+    `silhouettes` (of each K that `kmeans` tried, by K as text) and `history` (the record's rows).
     """
     config = read_config(run)
     clusterer = _clusterer(config, run)
@@ -91,6 +91,7 @@ def describe(run: Path, data_dir: Path | None) -> dict[str, Any]:
             for row in scores.least_certain(matrix, NUM_UNCERTAIN).tolist()
         ],
         "trials": clusterer.values().get("trials", []),
+        "silhouettes": clusterer.values().get("silhouettes", {}),
         "history": [
             {"version": row["version"], "round": row["round"], **row["state"]}
             for row in read_rows(run, "gamma")
@@ -154,11 +155,21 @@ def test_by_origin(run: Path, data_dir: Path | None) -> dict[str, Any]:
 
 
 def write_similarity(run: Path, data_dir: Path | None, file: Path) -> None:
-    """Write how alike the training units of a run are, by its tree of pipelines."""
+    """Write how alike the training units of a run are, by its tree of pipelines.
+
+    Raises:
+        RunDirectoryError: no unit has a pipeline yet.
+    """
     config = read_config(run)
+    gamma = _clusterer(config, run).gamma
+    if len(gamma.pipelines) > 1 and not len(gamma.matrix):
+        raise RunDirectoryError(
+            f"run {str(run)!r} has {len(gamma.pipelines)} pipelines and no γ yet, so units are "
+            "neither alike nor unlike. Wait for its first PROBE round, or go on with the run."
+        )
     source = tasks.build(config, data_dir)
     units = source.split("train")
-    matrix = similarity.of_units(_clusterer(config, run).gamma, units)
+    matrix = similarity.of_units(gamma, units)
     similarity.write(file, matrix, [source.unit_name(unit) for unit in units.tolist()])
 
 
@@ -236,6 +247,8 @@ def tables(found: dict[str, Any]) -> list[Table | str]:
     for name in ("purity", "nmi", "ari", "entropy"):
         if name in scored:
             figures.add_row(name, f"{scored[name]:.3f}")
+    for size, value in found["silhouettes"].items():
+        figures.add_row(f"silhouette of {size} clusters", f"{value:.3f}")
     out: list[Table | str] = [pipelines, figures, tree_text(found["pipelines"])]
     if found["trials"]:
         out.append(_trials(found["trials"]))

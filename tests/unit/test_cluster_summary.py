@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common.config import RunConfig
+from dmaml.common.errors import RunDirectoryError
 from dmaml.deploy import cluster
 from dmaml.learner import Learner, load
 from dmaml.server import clustering
@@ -40,7 +44,8 @@ def clustered(folder: Path, wrong: int = 0) -> tuple[RunConfig, Path]:
     written, _ = checkpoints.load_latest(run)
     assert written is not None
     written.tensors["clustering.gamma"] = shares(units, labels, source.num_units)
-    values = {"version": 1, "tree": tree.opened(tree.roots(1), 0, 1, 0), "silhouettes": {}}
+    nodes, tried = tree.opened(tree.roots(1), 0, 1, 0), {"2": 0.25, "3": 0.125}
+    values = {"version": 1, "tree": nodes, "silhouettes": tried}
     written.meta["clustering"] = values
     checkpoints.write(run / checkpoints.GENERATIONS[0], written)
     return config, run
@@ -95,3 +100,18 @@ def test_gamma_that_is_not_known_yet_is_even(tmp_path: Path) -> None:
 
     halves = [row["expected_units"] for row in found["pipelines"]]
     assert halves == pytest.approx([found["num_units"] / 2] * 2)
+    with pytest.raises(RunDirectoryError, match="has 2 pipelines and no γ yet"):
+        cluster.write_similarity(run, None, tmp_path / "similarity.csv")
+    assert not (tmp_path / "similarity.csv").exists()
+
+
+def test_the_silhouette_of_each_number_of_clusters_is_shown(tmp_path: Path) -> None:
+    _, run = clustered(tmp_path / "run")
+
+    found = cluster.describe(run, None)
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in cluster.tables(found):
+        console.print(part)
+
+    assert found["silhouettes"] == {"2": 0.25, "3": 0.125}
+    assert re.search(r"silhouette of 3 clusters\W+0\.125", console.export_text())
