@@ -55,8 +55,8 @@ NAMES: Final = (
     "clustering_bias",
     "clustering_iterations",
     "clustering_table3",
-    "clustering_families",
     "clustering_alphabets",
+    "clustering_families",
     "clustering_styles",
     "clustering_splits",
 )

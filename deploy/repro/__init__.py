@@ -10,6 +10,7 @@ from dmaml.deploy.repro import (
     clustered,
     clustering,
     durations,
+    families,
     implementation,
     modes,
     parameters,
@@ -26,7 +27,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
-        published, clustering, clustered, styles, splits,
+        published, clustering, clustered, families, styles, splits,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

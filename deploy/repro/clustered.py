@@ -1,4 +1,4 @@
-"""What models gain by clustering: table 3 of the paper, families of functions, alphabets."""
+"""What models of pictures gain by clustering: table 3 of the paper, and alphabets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from dmaml.deploy.repro.experiment import (
     Variant,
     cells_of,
     figure,
-    final_scores,
 )
 from dmaml.deploy.sweep import Cell, Measured
 from dmaml.report.charts import Lines, Matrix, Node, Picture, Tree
@@ -113,7 +112,7 @@ def _outcome3(form: Form, results: Results) -> Outcome:
             one.label, str(len(runs[name])),
             figure([run.finished.tasks_seen for run in runs[name]], 0),
             words(facts_of(runs[name])["recovery"]),
-            *(_median_words(scores[name][origin]) for origin in ORIGINS),
+            *(median_words(scores[name][origin]) for origin in ORIGINS),
         )
         for name, one in rows.items()
     )  # fmt: skip
@@ -163,103 +162,11 @@ def _less(one: Sequence[float], other: Sequence[float]) -> list[float]:
     return [a - b for a, b in zip(one, other, strict=True)] if len(one) == len(other) else []
 
 
-def _median_words(values: Sequence[float], worst: Any = min, digits: int = 1) -> str:
+def median_words(values: Sequence[float], worst: Any = min, digits: int = 1) -> str:
+    """Return the median and the worst in brackets, or `–`."""
     if not values:
         return "–"
     return f"{median(values):.{digits}f} ({worst(values):.{digits}f})"
-
-
-# -- families of functions -------------------------------------------------------------------------
-
-FAMILIES: Final = (
-    """\
-run:        {name: clustering_families, seed: 1, rounds: 40000}
-task:       {source: function_families, n_way: 1, k_shot: 5, k_query: 10, options: {setting: hsml}}
-model:      {name: mlp, hidden: [40, 40]}
-algorithm:  {name: maml, order: second, inner_lr: 0.001, inner_steps: 1, tasks: 25}
-engine:     {chunk: 25}
-topology:   {slots: 1}
-outer:      {name: adam, lr: 0.001}
-evaluation: {every: 0, steps: 10, k_query: 10, test_tasks: 1000}
-"""
-    + PATIENT
-)
-_FAMILY_TOTAL: Final = {True: 4000, False: 40000}
-_FAMILY_WARMUP: Final = {True: 800, False: 8000}
-
-
-def _rows_of_families(form: Form) -> tuple[Variant, ...]:
-    total, warmup = _FAMILY_TOTAL[form.quick], _FAMILY_WARMUP[form.quick]
-    late = total_rounds(total, 4, warmup)
-    every = (late - warmup) // form.choose(5, 20)
-    return (
-        Variant("one MAML", (f"run.rounds={total}",)),
-        Variant(
-            "K-means",
-            (f"run.rounds={total_rounds(total, 4)}", "clustering.name=kmeans",
-             "clustering.pipelines=4"),
-        ),
-        Variant(
-            "mixture",
-            (f"run.rounds={late}", "clustering.name=mixture", "clustering.pipelines=4",
-             f"clustering.options={{warmup: {warmup}, every: {every}, "
-             f"cycles: {form.choose(4, 12)}, visits: 1.0}}"),
-        ),
-        Variant(
-            "tree",
-            (f"run.rounds={late}", "clustering.name=gradient_tree", "clustering.max_pipelines=4",
-             f"clustering.options={{every: {warmup // 2}, rows: {form.choose(4, 10)}}}"),
-        ),
-    )  # fmt: skip
-
-
-def _cells_of_families(form: Form) -> tuple[Cell, ...]:
-    quick = ("task.options.functions=250", "evaluation.test_tasks=600")
-    return cells_of(FAMILIES, _rows_of_families(form), form, quick if form.quick else ())
-
-
-def _outcome_of_families(form: Form, results: Results) -> Outcome:
-    variants = _rows_of_families(form)
-    runs = {one.label: results.of(one, form.seeds) for one in variants}
-    scores = {label: final_scores(own, "mse") for label, own in runs.items()}
-    rows = tuple(
-        (
-            label, str(len(own)), figure([run.finished.tasks_seen for run in own], 0),
-            words(facts_of(own)["recovery"]), _median_words(scores[label], max, 3),
-        )
-        for label, own in runs.items()
-    )  # fmt: skip
-    columns = (
-        "", "seeds", "tasks seen", "recovery, median", "median test MSE after 10 steps (worst)",
-    )  # fmt: skip
-    single = scores[variants[0].label]
-    shares = {
-        label: median(own) / median(single)
-        for label, own in list(scores.items())[1:]
-        if own and single and median(single) > 0
-    }
-    claims = tuple(
-        Published(
-            f"error of {label} in that of one MAML", "0.39 (HSML); wanted: 0.5", f"{share:.2f}",
-            "Yao and others 2019 (HSML)", "reached" if share <= 0.5 else "above 0.5",
-        )
-        for label, share in shares.items()
-    )  # fmt: skip
-    values = tuple((median(own) if own else None,) for own in scores.values())
-    panel = Matrix("median test MSE", tuple(scores), ("MSE",), values, (0.0, 4.0), 3)
-    published = {"one MAML": "2.205", "mixture": "0.856 (HSML), 1.096 (MUMOMAML)"}
-    return Outcome(
-        (Table("test", columns, rows),),
-        (Picture("clustering_families", f"Four families of functions, n = {form.seeds}",
-                 (panel,), columns=1),),
-        tuple(
-            Published(f"MSE, {label}", figures, _median_words(scores[label], max, 3),
-                      "Yao and others 2019 (HSML)")
-            for label, figures in published.items()
-        )
-        + claims,
-        {"test": scores, "clusters": {label: facts_of(own) for label, own in runs.items()}},
-    )  # fmt: skip
 
 
 # -- alphabets -------------------------------------------------------------------------------------
@@ -360,17 +267,6 @@ EXPERIMENTS: Final = (
         TABLE3,
         _cells3,
         _outcome3,
-        quick_seeds=1,
-    ),
-    Experiment(
-        "clustering_families",
-        "Four families of functions: one MAML and clustered ones",
-        "the synthetic tasks of HSML",
-        "Settings of function_families_hsml.yaml at equal total tasks. K-means sees x and y. The "
-        "quick form has a tenth of the rounds and 250 functions in each family.",
-        FAMILIES,
-        _cells_of_families,
-        _outcome_of_families,
         quick_seeds=1,
     ),
     Experiment(

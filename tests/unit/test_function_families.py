@@ -54,6 +54,19 @@ def test_families_are_the_origins_and_equally_large(setting: str, names: tuple[s
     assert made.unit_name(int(units_of(made, "line")[0])).startswith("line ")
 
 
+def test_a_split_may_come_from_one_family_only() -> None:
+    made, whole = families(only={"train": "line"}), families()
+    assert made.origin is not None
+    assert whole.origin is not None
+
+    assert set(made.origin[made.split("train")]) == {1}
+    assert set(made.split("train")) < set(whole.split("train"))
+    assert made.split("test").tolist() == whole.split("test").tolist()
+    assert made.digest != whole.digest
+    with pytest.raises(ConfigError, match="'tanh': required one of sine, line, quadratic, cubic"):
+        families(only={"test": "tanh"})
+
+
 def test_each_family_is_divided_64_16_20() -> None:
     made = families()
     assert made.origin is not None

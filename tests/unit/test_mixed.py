@@ -290,7 +290,7 @@ def test_a_split_may_come_from_one_source_only(two: list[str]) -> None:
             {"sources": ["glyphs", {"source": "textures", "classes": 20, "unit": "alphabet"}]},
             "only classes of pictures can be chosen",
         ),
-        ({"sources": ["glyphs", "textures"], "only": {"test": "omniglot"}}, "one of the sources"),
+        ({"sources": ["glyphs", "textures"], "only": {"test": "omniglot"}}, "one of glyphs, tex"),
         ({"sources": ["glyphs", "textures"], "only": {"tests": "glyphs"}}, "any of train, valid"),
         ({"sources": ["glyphs", "textures"], "channels": 2}, "channels 2: required 1 or 3"),
         ({"sources": ["glyphs", "textures"], "shares": "even"}, "'even': required equal or units"),

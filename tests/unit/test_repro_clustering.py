@@ -172,17 +172,23 @@ def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
 
 
 def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
+    score = {"maml": 2.0, "sine": 3.0, "line": 1.0, "quadratic": 1.5}  # cubic and clustered: .5
     form = Form(quick=True, seeds=1)
     experiment = EXPERIMENTS["clustering_families"]
     runs = {
-        cell.name: run_of(cell, None, 0.5 if "maml" not in cell.name else 2.0)
+        cell.name: run_of(cell, None, next((s for n, s in score.items() if n in cell.name), 0.5))
         for cell in experiment.cells(form)
     }
 
-    claims = experiment.outcome(form, Results(runs)).published[2:]
+    outcome = experiment.outcome(form, Results(runs))
+    claims = outcome.published[2:]
 
-    assert [(one.measured, one.verdict) for one in claims] == [("0.25", "reached")] * 3
+    assert [(one.measured, one.verdict) for one in claims] == [
+        ("0.25", "reached"), ("0.25", "reached"), ("0.25", "reached"), ("0.75", "above 0.5"),
+    ]  # fmt: skip
     assert claims[0].what == "error of K-means in that of one MAML"
+    assert claims[3].what == "error of one MAML for each family in that of one MAML"
+    assert outcome.tables[0].rows[-1][-1] == "1.500 (1.500)"
 
 
 # -- the tree --------------------------------------------------------------------------------------

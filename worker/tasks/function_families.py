@@ -34,6 +34,7 @@ from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Float64, Kind, Stream, stream
 from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, Units
+from dmaml.worker.tasks.only import checked_only
 from dmaml.worker.tasks.single import draw_units
 
 X: Final = (-5.0, 5.0)
@@ -148,9 +149,10 @@ class FunctionFamilies:
         setting: a key of `SETTINGS`.
         functions: in each family; 64 / 16 / 20 % of them train, validate and test.
         noise: standard deviation of what is added to y; None: the setting's.
+        only: the family that a split's functions are taken from, by the split's name.
 
     Raises:
-        ConfigError: an unknown setting, fewer than 1,000 functions in all, negative
+        ConfigError: an unknown setting or family, fewer than 1,000 functions in all, negative
             noise, n_way other than 1, or a key of pictures that is not at its default.
     """
 
@@ -162,6 +164,7 @@ class FunctionFamilies:
         setting: str = "hsml",
         functions: int = 1000,
         noise: float | None = None,
+        only: dict[str, str] | None = None,
     ) -> None:
         _require_regression(config)
         if setting not in SETTINGS:
@@ -188,10 +191,12 @@ class FunctionFamilies:
         self.input_shape: tuple[int, ...] = (chosen.columns,)
         self.num_units = functions * len(families)
         self._functions = functions
+        self._only = checked_only(only, "family", self.origin_names)
         # unit id -> place: family by family, function by function
         self._place = stream(seed, Kind.UNITS).permutation(self.num_units)
         self.origin: Units | None = self._place // functions
         about = f"function_families {_VERSION} {setting} {functions} {self._noise} {seed}"
+        about += f" {sorted(self._only.items())}" * bool(self._only)
         total = hashlib.sha256(about.encode())
         for values in self.parameters:
             total.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
@@ -211,7 +216,11 @@ class FunctionFamilies:
         ends = np.round(np.cumsum((0.0, *SHARES)) * self._functions)
         number = SPLITS.index(name)
         own = self._place % self._functions
-        return np.flatnonzero((ends[number] <= own) & (own < ends[number + 1]))
+        is_own = (ends[number] <= own) & (own < ends[number + 1])
+        if name in self._only:
+            family = self.origin_names.index(self._only[name])
+            is_own &= self._place // self._functions == family
+        return np.flatnonzero(is_own)
 
     def unit_name(self, unit: int) -> str:
         """Return a name for people, such as `cubic 0017`."""

@@ -34,10 +34,11 @@ from dmaml.common.config import RunConfig, TaskSection
 from dmaml.common.errors import ConfigError, TooFewUnitsError
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks import episodes
-from dmaml.worker.tasks.base import SPLITS, SplitName, TaskBatch, TaskSource, Units
+from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
 from dmaml.worker.tasks.chosen import choose_classes
 from dmaml.worker.tasks.images import ImageSource
 from dmaml.worker.tasks.match import VERSION, match
+from dmaml.worker.tasks.only import checked_only
 from dmaml.worker.tasks.roster import Roster
 
 # what an entry of `sources` may say
@@ -112,7 +113,7 @@ class Mixed:
         self.input_shape: tuple[int, ...] = (colours, self._size, self._size)
         self._sources = [self._ready(source) for source in made]
         self.origin_names = tuple(entry.source for entry in entries)
-        self._only = _checked(only or {}, self.origin_names)
+        self._only = checked_only(only, "source", self.origin_names)
         counts = [source.num_units for source in made]
         self._first = np.cumsum([0, *counts[:-1]])
         self.num_units = sum(counts)
@@ -271,20 +272,6 @@ def _num_classes(source: TaskSource, units: Units) -> int:
     if not isinstance(roster, Roster) or roster.unit == "class":
         return len(units)
     return int(max(roster.starts[units + 1] - roster.starts[units], default=0))
-
-
-def _checked(only: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
-    if not isinstance(only, dict) or not set(only) <= set(SPLITS):
-        raise ConfigError(
-            f"task.options.only {only!r}: required a source's name for any of {', '.join(SPLITS)}."
-        )
-    for origin in only.values():
-        if origin not in origins:
-            raise ConfigError(
-                f"task.options.only has {origin!r}: required one of the sources, "
-                f"{', '.join(origins)}."
-            )
-    return only
 
 
 def _entries(
