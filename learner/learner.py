@@ -115,7 +115,7 @@ class Learner:
                 left out with a folder, whose folders are the labels.
             steps: adaptation steps; None: `evaluation.steps`, those of the run's last figure.
             pipeline: of which meta-model; None: of that which the support set is routed to
-                (`Router`: the least support loss, or the nearest features).
+                (`Router`: the likeliest by its features, or the least support loss).
 
         Raises:
             DataError: examples or labels that do not suit, one class only, no pictures, a damaged

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.checkpoint import CLUSTERING, GAMMA, Checkpoint, thetas_of
+from dmaml.common.checkpoint import CLUSTERING, GAMMA, Checkpoint, layout_of, thetas_of
 from dmaml.common.config import RunConfig
+from dmaml.common.errors import ConfigError, TooFewUnitsError
 from dmaml.common.seeds import Int64
+from dmaml.learner.discriminant import Discriminant
+from dmaml.worker.answers import params_of
 from dmaml.worker.probes.features import flattened
 from dmaml.worker.probes.projection import narrowed
 from dmaml.worker.routing import Float64, posterior
@@ -49,10 +53,17 @@ class Router:
     belongs to the nearest centre, and the task goes to the pipeline with most of them, of equal
     ones to that whose centre is nearer on the whole; the posterior is the share of each.
 
-    Elsewhere it goes to the pipeline with the least loss on the support set after adaptation to
-    it, and the posterior is `worker.routing.posterior`: its prior is the share of training units,
-    the mean of γ over them, which has no part in the choice. Pipelines that no training unit
-    belongs to are not chosen.
+    Elsewhere a support set of pictures goes where it is the likeliest by its features
+    (`Discriminant`, at the θ of the first pipeline that is finite), learned from the tasks of
+    training units that γ routes to each pipeline.
+
+    Where there are no such features (regression; algorithms whose parameters are no model with a
+    head) or no γ yet, it goes to the pipeline with the least loss on the support set after
+    adaptation to it, `worker.routing.posterior`.
+
+    The prior of the posterior is the share of training units, the mean of γ over them; it has no
+    part in the choice. A pipeline that no training unit belongs to, or whose θ is not finite, is
+    not chosen.
 
     Args:
         config: the run's.
@@ -65,15 +76,35 @@ class Router:
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint, source: TaskSource) -> None:
-        self.pipelines = tuple(sorted(thetas_of(checkpoint)))
+        self._thetas = thetas_of(checkpoint)
+        self.pipelines = tuple(sorted(self._thetas))
+        self._config, self._layout = config, layout_of(checkpoint)
         self._source, self._seed = source, config.run.seed
-        self._priors = _priors(checkpoint, len(self.pipelines), source)
+        self._gamma = _gamma(checkpoint, len(self.pipelines), source)
+        self._priors = _priors(self._gamma, len(self.pipelines), source)
         space: dict[str, Any] = checkpoint.meta.get("clustering", {})
         centres = checkpoint.tensors.get(f"{CLUSTERING}centres")
         is_known = space.get("features") == "pixels" and centres is not None
         self._centres = centres if is_known else None
         self._dims = int(space.get("dims", 0))
-        self.by = "features" if is_known else "support_loss"
+
+    @property
+    def by(self) -> str:
+        """What decides: `features` or `support_loss`."""
+        has_features = self._centres is not None or self._discriminant is not None
+        return "features" if has_features else "support_loss"
+
+    @cached_property
+    def _discriminant(self) -> Discriminant | None:
+        """None: support losses decide. Tasks are drawn, so not before a task is routed."""
+        finite = [p for p in self.pipelines if np.isfinite(self._thetas[p]).all()]
+        if self._gamma is None or self._source.kind != "classification" or not finite:
+            return None
+        theta = params_of(self._layout, self._thetas[finite[0]])
+        try:
+            return Discriminant(self._config, self._source, self._gamma, theta)
+        except (ConfigError, TooFewUnitsError):
+            return None
 
     def route(self, x: Float32, y: NDArray[Any], losses: Callable[[], Float64]) -> Routes:
         """Return where tasks go.
@@ -87,13 +118,25 @@ class Router:
         if len(self.pipelines) == 1:
             return Routes(self.pipelines, np.zeros(len(x), dtype=np.int64), np.ones((len(x), 1)))
         if self._centres is not None:
-            return self._by_features(x, y, self._centres)
+            return self._by_centres(x, y, self._centres)
+        if self._discriminant is not None:
+            return self._by_likelihood(self._discriminant(x))
         found = losses()
         is_possible = np.isfinite(found) & (self._priors > 0)
         chosen = np.where(is_possible, found, np.inf).argmin(axis=1)
         return Routes(self.pipelines, chosen, posterior(found, x.shape[1], self._priors))
 
-    def _by_features(self, x: Float32, y: NDArray[Any], centres: Float32) -> Routes:
+    def _by_likelihood(self, likelihoods: Float64) -> Routes:
+        is_finite = [bool(np.isfinite(self._thetas[p]).all()) for p in self.pipelines]
+        scores = np.where(is_finite, likelihoods, -np.inf)
+        scores = np.where(np.isfinite(scores).any(axis=1, keepdims=True), scores, 0.0)
+        with np.errstate(divide="ignore"):
+            logs = scores + np.log(self._priors)
+        weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        return Routes(self.pipelines, scores.argmax(axis=1), shares)
+
+    def _by_centres(self, x: Float32, y: NDArray[Any], centres: Float32) -> Routes:
         tasks, examples = x.shape[:2]
         flat = flattened(self._source, *(part.reshape(-1, *part.shape[2:]) for part in (x, y)))
         rows = narrowed(flat, self._seed, self._dims)
@@ -106,10 +149,16 @@ class Router:
         return Routes(self.pipelines, chosen, shares)
 
 
-def _priors(checkpoint: Checkpoint, num_pipelines: int, source: TaskSource) -> Float64:
-    """Return the mean γ of the units that are trained on, float64 `[P]`."""
+def _gamma(checkpoint: Checkpoint, num_pipelines: int, source: TaskSource) -> Float32 | None:
+    """Return γ, float32 `[num_units, P]`; None: it is not known yet, or of other units."""
     gamma = checkpoint.tensors.get(GAMMA)
-    if gamma is None or gamma.shape != (source.num_units, num_pipelines):
+    is_known = gamma is not None and gamma.shape == (source.num_units, num_pipelines)
+    return gamma if is_known else None
+
+
+def _priors(gamma: Float32 | None, num_pipelines: int, source: TaskSource) -> Float64:
+    """Return the mean γ of the units that are trained on, float64 `[P]`."""
+    if gamma is None:
         return np.full(num_pipelines, 1.0 / num_pipelines)
     priors: Float64 = gamma[source.split("train")].mean(axis=0, dtype=np.float64)
     return priors

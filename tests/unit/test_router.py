@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from dmaml.common import checkpoint as checkpoints
+from dmaml.common import config as configuration
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, stream
 from dmaml.learner import Learner, load
+from dmaml.learner.discriminant import Discriminant
 from dmaml.learner.router import Routes, summary
-from dmaml.worker import routing
+from dmaml.worker import routing, tasks
 from dmaml.worker.probes.projection import Projection
 from dmaml.worker.routing import posterior
 from tests.unit.saved_runs import config_of, saved
@@ -89,11 +92,19 @@ def test_a_diverged_pipeline_answers_no_validation_task(one: Learner) -> None:
 # --- by the support loss --------------------------------------------------------------------
 
 
-def test_the_least_support_loss_chooses_and_shares_of_training_units_are_the_prior(
-    one: Learner, tmp_path: Path
+FAMILIES: dict[str, dict[str, Any]] = {
+    "task": {"source": "function_families", "n_way": 1, "options": {"functions": 250}},
+    "model": {"name": "mlp", "hidden": [8]},
+    "algorithm": {"inner_lr": 0.01, "inner_steps": 1},
+}
+
+
+def test_of_functions_the_least_support_loss_chooses_and_shares_of_training_units_are_the_prior(
+    tmp_path: Path,
 ) -> None:
-    arrays = {"gamma": gamma(one, 0.125, 0.5, 0.375)}
-    learner = load(saved(config_of(), tmp_path / "run", 3, 0.3, arrays))
+    config = configuration.resolve(configuration.from_mapping(FAMILIES))
+    arrays = {"gamma": gamma(load(saved(config, tmp_path / "one")), 0.125, 0.5, 0.375)}
+    learner = load(saved(config, tmp_path / "run", 3, 0.3, arrays))
     x, y, _ = task(learner)
 
     found = learner.adapt(x, y, steps=0)
@@ -137,6 +148,67 @@ def test_a_run_with_one_pipeline_is_sure(one: Learner) -> None:
 
 
 # --- by features ----------------------------------------------------------------------------
+
+
+def two_origins(folder: Path, **arrays: Any) -> Learner:
+    """Return a run of glyphs and textures whose γ is their origin."""
+    options = {
+        "sources": [{"source": "glyphs", "classes": 30}, {"source": "textures", "classes": 20}],
+        "channels": 1,
+    }
+    config = config_of(task={"source": "mixed", "image_size": 28, "options": options})
+    source = tasks.build(config)
+    shares = np.eye(2, dtype=np.float32)[source.origin]
+    return load(saved(config, folder, 2, 0.1, {"gamma": shares, **arrays}))
+
+
+def test_pictures_go_where_the_features_of_training_tasks_are_like_theirs(tmp_path: Path) -> None:
+    learner = two_origins(tmp_path)
+
+    routing = learner.evaluate(tasks=40, steps=0)["routing"]
+
+    assert routing["by"] == "features"
+    glyphs, textures = routing["origins"]
+    assert min(glyphs["tasks"], textures["tasks"]) >= 5
+    assert min(glyphs["shares"][0], textures["shares"][1]) > 0.9
+    assert min(glyphs["posterior"][0], textures["posterior"][1]) > 0.8
+
+
+def test_the_discriminant_is_that_of_gaussians_with_one_covariance(tmp_path: Path) -> None:
+    learner = two_origins(tmp_path)
+    source, config = learner._answerer.source, learner.config
+    checkpoint, _ = checkpoints.load_latest(tmp_path)
+    assert checkpoint is not None
+    found = Discriminant(config, source, checkpoint.tensors["gamma"], learner.params)
+    x = task(learner)[0][None]
+
+    phi, scale = found._described(x)[0], found._model.covariance_
+    away = phi - found._model.means_
+    squares = [one @ np.linalg.solve(scale, one) for one in away]
+    assert np.diff(found(x)[0]) == pytest.approx(-np.diff(squares) / 2, rel=1e-6)
+
+
+def test_a_pipeline_that_diverged_is_not_chosen_and_lends_no_features(tmp_path: Path) -> None:
+    two_origins(tmp_path / "whole")
+    whole, _ = checkpoints.load_latest(tmp_path / "whole")
+    assert whole is not None
+    size = len(checkpoints.thetas_of(whole)[0])
+    learner = two_origins(tmp_path / "run", **{"theta.0": np.full(size, np.nan, "<f4")})
+
+    routing = learner.evaluate(tasks=10, steps=0)["routing"]
+
+    assert (routing["by"], routing["shares"]) == ("features", [0.0, 1.0])
+
+
+def test_a_pipeline_with_too_few_units_for_a_task_is_not_chosen(tmp_path: Path) -> None:
+    whole = two_origins(tmp_path / "whole")
+    shares = np.tile(np.array([1.0, 0.0], "<f4"), (whole._answerer.source.num_units, 1))
+    shares[whole._answerer.source.split("train")[:2]] = [0.0, 1.0]  # of three
+    learner = two_origins(tmp_path / "run", gamma=shares)
+
+    routing = learner.evaluate(tasks=10, steps=0)["routing"]
+
+    assert (routing["by"], routing["shares"]) == ("features", [1.0, 0.0])
 
 
 def clustered(folder: Path, centres: np.ndarray, dims: int = 0) -> Learner:

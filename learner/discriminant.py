@@ -1,0 +1,112 @@
+"""Which pipeline a support set looks like, learned from tasks of the units that each has."""
+
+from __future__ import annotations
+
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmaml.common.config import RunConfig
+from dmaml.common.errors import TooFewUnitsError
+from dmaml.common.gamma import columns_of
+from dmaml.common.seeds import Float64, Kind, stream
+from dmaml.worker.models.base import Params
+from dmaml.worker.probes.features import Embedding
+from dmaml.worker.tasks.base import TaskSource
+
+TASKS: Final = 48  # of each pipeline
+
+
+@final
+class Discriminant:
+    """Linear discriminant analysis of support sets.
+
+    A support set is the mean of its examples' features φ: the model without its head at the θ of
+    one pipeline, batch norm with the statistics of 128 training examples (`Embedding`). 48 tasks
+    of the training units of each pipeline give the means μ_p, and a covariance Σ that they share,
+    shrunk after Ledoit and Wolf:
+
+        ln p(φ | p) = -(φ - μ_p)ᵀ Σ⁻¹ (φ - μ_p) / 2 + const
+
+    Args:
+        config: the run's; support sets are as large as in training.
+        source: the run's tasks.
+        gamma: γ, float32 `[num_units, P]`.
+        theta: whose features.
+
+    Raises:
+        ConfigError: the algorithm's parameters are no model with a head, or the tasks are of
+            regression, whose features do not see the targets.
+        TooFewUnitsError: no pipeline has units enough for a task.
+
+    References:
+        Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
+        (2004).
+    """
+
+    def __init__(
+        self, config: RunConfig, source: TaskSource, gamma: NDArray[np.float32], theta: Params
+    ) -> None:
+        self._embed = Embedding(config, source, 0, theta)
+        self._size = gamma.shape[1]
+        units = source.split("train")
+        columns, task = columns_of(gamma[units]), config.task
+        rows: list[Float64] = []
+        labels: list[int] = []
+        for column in range(self._size):
+            streams = [stream(config.run.seed, Kind.CALIBRATE, 1, column, j) for j in range(TASKS)]
+            try:
+                batch = source.sample(streams, units[columns == column], task.n_way, task.k_shot, 1)
+            except TooFewUnitsError:
+                if column == self._size - 1 and not rows:
+                    raise
+                continue  # it sits out
+            rows.append(self._described(batch.support_x))
+            labels += [column] * TASKS
+        self._known = sorted(set(labels))
+        self._model: Any = None
+        if len(self._known) > 1:
+            self._model = _fitted(np.concatenate(rows), np.array(labels))
+
+    def __call__(self, x: NDArray[np.float32]) -> Float64:
+        """Return ln p(support set | pipeline) but for a constant of each set, float64 `[T, P]`.
+
+        A pipeline of whose units no task can be drawn has -inf.
+
+        Args:
+            x: examples, float32 `[T, S, *input_shape]`.
+        """
+        found = np.full((len(x), self._size), -np.inf)
+        found[:, self._known] = 0.0
+        if self._model is not None:
+            found[:, self._known] = _log_likelihoods(self._model, self._described(x))
+        return found
+
+    def _described(self, x: NDArray[np.float32]) -> Float64:
+        flat = self._embed([x.reshape(-1, *x.shape[2:])])
+        means: Float64 = flat.reshape(*x.shape[:2], -1).mean(axis=1, dtype=np.float64)
+        return means
+
+
+def _fitted(rows: Float64, labels: NDArray[np.int64]) -> Any:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        size = len(np.unique(labels))
+        even = np.full(size, 1.0 / size)
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even)
+        return model.fit(rows, labels)
+
+
+def _log_likelihoods(model: Any, rows: Float64) -> Float64:
+    """Return scikit-learn's log posteriors with even priors."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        scores = model.decision_function(rows)
+    if scores.ndim == 1:  # of two classes it gives the difference
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    found: Float64 = scores
+    return found
