@@ -85,6 +85,7 @@ class Discriminant:
 
     def _described(self, x: NDArray[np.float32]) -> Float64:
         flat = self._embed([x.reshape(-1, *x.shape[2:])])
+        flat = np.nan_to_num(flat, posinf=0.0, neginf=0.0)  # of a θ that is about to diverge
         means: Float64 = flat.reshape(*x.shape[:2], -1).mean(axis=1, dtype=np.float64)
         return means
 

@@ -200,6 +200,20 @@ def test_a_pipeline_that_diverged_is_not_chosen_and_lends_no_features(tmp_path: 
     assert (routing["by"], routing["shares"]) == ("features", [0.0, 1.0])
 
 
+def test_features_that_overflow_say_nothing_and_break_nothing(tmp_path: Path) -> None:
+    two_origins(tmp_path / "whole")
+    whole, _ = checkpoints.load_latest(tmp_path / "whole")
+    assert whole is not None
+    huge = {f"theta.{p}": one * np.float32(1e30) for p, one in checkpoints.thetas_of(whole).items()}
+    learner = two_origins(tmp_path / "run", **huge)
+    x = np.stack([task(learner)[0], np.full((6, 1, 28, 28), 1e30, "f4")])
+
+    found = learner._router.route(x, np.zeros((2, 6)), losses=lambda: np.zeros((2, 2)))
+
+    assert learner._router.by == "features"
+    assert np.isfinite(found.posterior).all()
+
+
 def test_a_pipeline_with_too_few_units_for_a_task_is_not_chosen(tmp_path: Path) -> None:
     whole = two_origins(tmp_path / "whole")
     shares = np.tile(np.array([1.0, 0.0], "<f4"), (whole._answerer.source.num_units, 1))
