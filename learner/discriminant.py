@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, final
 
 import numpy as np
@@ -25,20 +26,24 @@ class Discriminant:
     A support set is the mean of its examples' features φ: the model without its head at the θ of
     one pipeline, batch norm with the statistics of 128 training examples (`Embedding`). 48 tasks
     of the training units of each pipeline give the means μ_p, and a covariance Σ that they share,
-    shrunk after Ledoit and Wolf:
+    the mean of each one's, shrunk after Ledoit and Wolf:
 
         ln p(φ | p) = -(φ - μ_p)ᵀ Σ⁻¹ (φ - μ_p) / 2 + const
+
+    Σ is that of support sets as large as in training: of smaller ones the likelihoods are too
+    sure, of larger ones not sure enough. Which is the largest does not depend on it.
 
     Args:
         config: the run's; support sets are as large as in training.
         source: the run's tasks.
         gamma: γ, float32 `[num_units, P]`.
+        columns: of the pipelines that may be chosen.
         theta: whose features.
 
     Raises:
         ConfigError: the algorithm's parameters are no model with a head, or the tasks are of
             regression, whose features do not see the targets.
-        TooFewUnitsError: no pipeline has units enough for a task.
+        TooFewUnitsError: none of them has units enough for a task.
 
     References:
         Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
@@ -46,24 +51,31 @@ class Discriminant:
     """
 
     def __init__(
-        self, config: RunConfig, source: TaskSource, gamma: NDArray[np.float32], theta: Params
+        self,
+        config: RunConfig,
+        source: TaskSource,
+        gamma: NDArray[np.float32],
+        columns: Sequence[int],
+        theta: Params,
     ) -> None:
         self._embed = Embedding(config, source, 0, theta)
         self._size = gamma.shape[1]
-        units = source.split("train")
-        columns, task = columns_of(gamma[units]), config.task
+        units, task = source.split("train"), config.task
+        own = columns_of(gamma[units])
         rows: list[Float64] = []
         labels: list[int] = []
-        for column in range(self._size):
+        missing: TooFewUnitsError | None = None
+        for column in columns:
             streams = [stream(config.run.seed, Kind.CALIBRATE, 1, column, j) for j in range(TASKS)]
             try:
-                batch = source.sample(streams, units[columns == column], task.n_way, task.k_shot, 1)
-            except TooFewUnitsError:
-                if column == self._size - 1 and not rows:
-                    raise
+                batch = source.sample(streams, units[own == column], task.n_way, task.k_shot, 1)
+            except TooFewUnitsError as error:
+                missing = error
                 continue  # it sits out
             rows.append(self._described(batch.support_x))
             labels += [column] * TASKS
+        if not rows and missing is not None:
+            raise missing
         self._known = sorted(set(labels))
         self._model: Any = None
         if len(self._known) > 1:
@@ -72,7 +84,7 @@ class Discriminant:
     def __call__(self, x: NDArray[np.float32]) -> Float64:
         """Return ln p(support set | pipeline) but for a constant of each set, float64 `[T, P]`.
 
-        A pipeline of whose units no task can be drawn has -inf.
+        A pipeline that may not be chosen, or of whose units no task can be drawn, has -inf.
 
         Args:
             x: examples, float32 `[T, S, *input_shape]`.

@@ -169,7 +169,7 @@ class Learner:
         return drawn_task(self._answerer, self.config, number, most_queries)
 
     def clone(self) -> Learner:
-        """Return an independent copy: its parameters may be changed."""
+        """Return an independent copy: its parameters may be changed (tasks go as before)."""
         twin = copy.copy(self)
         twin.pipelines = {
             pipeline: {name: value.clone() for name, value in params.items()}
@@ -272,7 +272,8 @@ class Learner:
             and `ci95` (lists by step, batch norm over the query set), `loss`, and `inductive` with
             `accuracy` and `ci95` (batch norm by the support set); for regression `mse` and `ci95`;
             for control `return` and `ci95`, and `adaptation_delta`. With several pipelines
-            `routing`: `by` (`support_loss` or `features`) and what `router.summary` tells.
+            `routing`: `by` (`centres`, `features` or `support_loss`) and what `router.summary`
+            tells.
 
         Raises:
             ConfigError: a number out of range.

@@ -63,7 +63,7 @@ class Router:
 
     The prior of the posterior is the share of training units, the mean of γ over them; it has no
     part in the choice. A pipeline that no training unit belongs to, or whose θ is not finite, is
-    not chosen.
+    not chosen. (Centres have no prior, and are not asked for θ.)
 
     Args:
         config: the run's.
@@ -72,7 +72,7 @@ class Router:
 
     Attributes:
         pipelines: ids of the active ones, ascending.
-        by: `features` or `support_loss`.
+        by: `centres`, `features` or `support_loss`.
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint, source: TaskSource) -> None:
@@ -90,19 +90,21 @@ class Router:
 
     @property
     def by(self) -> str:
-        """What decides: `features` or `support_loss`."""
-        has_features = self._centres is not None or self._discriminant is not None
-        return "features" if has_features else "support_loss"
+        """What decides: `centres`, `features` or `support_loss`."""
+        if self._centres is not None:
+            return "centres"
+        return "features" if self._discriminant is not None else "support_loss"
 
     @cached_property
     def _discriminant(self) -> Discriminant | None:
         """None: support losses decide. Tasks are drawn, so not before a task is routed."""
-        finite = [p for p in self.pipelines if np.isfinite(self._thetas[p]).all()]
+        thetas = [self._thetas[pipeline] for pipeline in self.pipelines]
+        finite = [column for column, theta in enumerate(thetas) if np.isfinite(theta).all()]
         if self._gamma is None or self._source.kind != "classification" or not finite:
             return None
-        theta = params_of(self._layout, self._thetas[finite[0]])
+        theta = params_of(self._layout, thetas[finite[0]])
         try:
-            return Discriminant(self._config, self._source, self._gamma, theta)
+            return Discriminant(self._config, self._source, self._gamma, finite, theta)
         except (ConfigError, TooFewUnitsError):
             return None
 
@@ -127,14 +129,11 @@ class Router:
         return Routes(self.pipelines, chosen, posterior(found, x.shape[1], self._priors))
 
     def _by_likelihood(self, likelihoods: Float64) -> Routes:
-        is_finite = [bool(np.isfinite(self._thetas[p]).all()) for p in self.pipelines]
-        scores = np.where(is_finite, likelihoods, -np.inf)
-        scores = np.where(np.isfinite(scores).any(axis=1, keepdims=True), scores, 0.0)
         with np.errstate(divide="ignore"):
-            logs = scores + np.log(self._priors)
+            logs = likelihoods + np.log(self._priors)
         weights = np.exp(logs - logs.max(axis=1, keepdims=True))
         shares = weights / weights.sum(axis=1, keepdims=True)
-        return Routes(self.pipelines, scores.argmax(axis=1), shares)
+        return Routes(self.pipelines, likelihoods.argmax(axis=1), shares)
 
     def _by_centres(self, x: Float32, y: NDArray[Any], centres: Float32) -> Routes:
         tasks, examples = x.shape[:2]

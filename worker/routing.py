@@ -1,4 +1,4 @@
-"""Which pipeline a task is for that no pipeline has seen: the one whose adaptation fits it best."""
+"""Which pipeline a validation task is for: the one whose adaptation fits its support set best."""
 
 from __future__ import annotations
 

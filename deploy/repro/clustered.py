@@ -153,7 +153,8 @@ def _claims3(
                 yield Published(
                     f"{rows[name].label} on {origin}, against {rows[base].label}", words_of_it,
                     f"{points:+.1f} points ({min(less):+.1f})", "table 3's shape",
-                    "reached" if points > least else f"{least - points:.1f} points below",
+                    "reached" if points > least or points == least < 0
+                    else f"{least - points:.1f} points below",
                 )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _outcome_of_families(form: Form, results: Results) -> Outcome:
     runs = {one.label: results.of(one, form.seeds) for one in (*variants, *_alone(form))}
     scores = {label: final_scores(own, "mse") for label, own in runs.items()}
     alone = [scores[one.label] for one in _alone(form)]
-    if len({len(own) for own in alone}) == 1:  # all four have all seeds
+    if all(len(own) == form.seeds for own in alone):
         scores[_KNOWN] = [mean(of_seed) for of_seed in zip(*alone, strict=True)]
     rows = tuple(
         (

@@ -45,7 +45,7 @@ class KMeans:
         choose: given or silhouette.
         whiten: none, or noise: features are seen in units of noise, so that the
             covariance of samples about the mean of their unit is the identity
-            (`grouping.whitening`). New tasks then go by the learner's features.
+            (`grouping.whitening`). New tasks then go as those of other strategies do.
 
     Raises:
         ValueError: an unsuitable option.

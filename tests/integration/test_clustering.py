@@ -211,11 +211,11 @@ def test_kmeans_opens_a_pipeline_for_each_kind_of_pictures_and_cluster_shows_the
     assert "recovery of" in shown
     assert "pipeline 0:" in shown
     routing = load(run).evaluate(tasks=8, steps=1)["routing"]
-    assert routing["by"] == "features"
+    assert routing["by"] == "centres"
     assert sum(row["tasks"] for row in routing["origins"]) == 8
     assert sorted(row["shares"] for row in routing["origins"]) == [[0.0, 1.0], [1.0, 0.0]]
     assert run_cli(["evaluate", str(run), "--tasks", "2", "--steps", "0"]) == 0
-    assert "routed by features" in capsys.readouterr().out
+    assert "routed by centres" in capsys.readouterr().out
 
 
 def test_cluster_of_a_run_without_clustering_shows_one_pipeline(

@@ -115,15 +115,18 @@ def test_of_functions_the_least_support_loss_chooses_and_shares_of_training_unit
     assert found.posterior == pytest.approx(dict(enumerate(weights / weights.sum())))
 
 
-def test_a_pipeline_that_no_unit_is_left_to_is_not_chosen(one: Learner, tmp_path: Path) -> None:
-    free = load(saved(config_of(), tmp_path / "free", 2, 0.3))
+def test_a_pipeline_that_no_unit_is_left_to_or_that_diverged_is_not_chosen(tmp_path: Path) -> None:
+    config = configuration.resolve(configuration.from_mapping(FAMILIES))
+    free = load(saved(config, tmp_path / "free", 2, 0.3))
     x, y, _ = task(free)
     best = free.adapt(x, y, steps=0).pipeline
+    nothing = np.full(sum(one.numel() for one in free.params.values()), np.nan, "<f4")
 
-    arrays = {"gamma": gamma(one, *np.eye(2)[1 - best])}
-    bound = load(saved(config_of(), tmp_path / "bound", 2, 0.3, arrays))
-
-    assert bound.adapt(x, y, steps=0).pipeline == 1 - best
+    for number, arrays in enumerate(
+        ({"gamma": gamma(free, *np.eye(2)[1 - best])}, {f"theta.{best}": nothing})
+    ):
+        bound = load(saved(config, tmp_path / str(number), 2, 0.3, arrays))
+        assert bound.adapt(x, y, steps=0).pipeline == 1 - best
 
 
 def test_a_named_pipeline_answers_and_the_posterior_stays(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_the_discriminant_is_that_of_gaussians_with_one_covariance(tmp_path: Pat
     source, config = learner._answerer.source, learner.config
     checkpoint, _ = checkpoints.load_latest(tmp_path)
     assert checkpoint is not None
-    found = Discriminant(config, source, checkpoint.tensors["gamma"], learner.params)
+    found = Discriminant(config, source, checkpoint.tensors["gamma"], (0, 1), learner.params)
     x = task(learner)[0][None]
 
     phi, scale = found._described(x)[0], found._model.covariance_
@@ -189,15 +192,34 @@ def test_the_discriminant_is_that_of_gaussians_with_one_covariance(tmp_path: Pat
 
 
 def test_a_pipeline_that_diverged_is_not_chosen_and_lends_no_features(tmp_path: Path) -> None:
-    two_origins(tmp_path / "whole")
-    whole, _ = checkpoints.load_latest(tmp_path / "whole")
+    two = two_origins(tmp_path / "two")
+    whole, _ = checkpoints.load_latest(tmp_path / "two")
     assert whole is not None
-    size = len(checkpoints.thetas_of(whole)[0])
-    learner = two_origins(tmp_path / "run", **{"theta.0": np.full(size, np.nan, "<f4")})
+    shares = np.eye(3, dtype=np.float32)[1 + two._answerer.source.origin]
+    nothing = np.full_like(checkpoints.thetas_of(whole)[0], np.nan)
+    arrays = {"gamma": shares, "theta.0": nothing}
+    learner = load(saved(two.config, tmp_path / "run", 3, 0.1, arrays))
 
-    routing = learner.evaluate(tasks=10, steps=0)["routing"]
+    routing = learner.evaluate(tasks=40, steps=0)["routing"]
 
-    assert (routing["by"], routing["shares"]) == ("features", [0.0, 1.0])
+    assert routing["by"] == "features"
+    glyphs, textures = routing["origins"]
+    assert glyphs["shares"][0] == textures["shares"][0] == 0.0
+    assert min(glyphs["shares"][1], textures["shares"][2]) > 0.9
+
+
+def test_where_all_that_have_units_diverged_the_support_loss_decides(tmp_path: Path) -> None:
+    two = two_origins(tmp_path / "two")
+    whole, _ = checkpoints.load_latest(tmp_path / "two")
+    assert whole is not None
+    shares = np.tile(np.array([1.0, 0.0], "<f4"), (two._answerer.source.num_units, 1))
+    shares[two._answerer.source.split("train")[:2]] = [0.0, 1.0]  # too few for a task
+    nothing = np.full_like(checkpoints.thetas_of(whole)[0], np.nan)
+    learner = two_origins(tmp_path / "run", **{"gamma": shares, "theta.0": nothing})
+
+    routing = learner.evaluate(tasks=4, steps=0)["routing"]
+
+    assert (routing["by"], routing["shares"]) == ("support_loss", [0.0, 1.0])
 
 
 def test_features_that_overflow_say_nothing_and_break_nothing(tmp_path: Path) -> None:
@@ -263,7 +285,7 @@ def test_evaluation_goes_the_same_way(tmp_path: Path) -> None:
     found = learner.evaluate(tasks=3, steps=1)
 
     routing = found.pop("routing")
-    assert (routing["by"], routing["tasks"], routing["shares"]) == ("features", 3, [1.0, 0.0])
+    assert (routing["by"], routing["tasks"], routing["shares"]) == ("centres", 3, [1.0, 0.0])
     alone = load(saved(config_of(), tmp_path / "alone"))  # the same first pipeline
     assert found == alone.evaluate(tasks=3, steps=1)
     by_loss = load(saved(config_of(), tmp_path / "by_loss", pipelines=2))

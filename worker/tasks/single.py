@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dmaml.common.errors import TooFewUnitsError
+from dmaml.common.errors import DataError, TooFewUnitsError
 from dmaml.common.seeds import Stream
 from dmaml.worker.tasks.base import Units
 
@@ -19,11 +19,13 @@ def draw_units(source: str, streams: Sequence[Stream], units: Units, n_way: int)
         units: those allowed, int64, in any order.
 
     Raises:
-        TooFewUnitsError: no units, or n_way other than 1.
+        TooFewUnitsError: no units.
+        DataError: n_way other than 1.
     """
     allowed = np.unique(np.asarray(units, dtype=np.int64))
     if n_way != 1 or len(allowed) == 0:
-        raise TooFewUnitsError(
+        kind = TooFewUnitsError if n_way == 1 else DataError
+        raise kind(
             f"source {source!r} required n_way 1 and at least one unit, found n_way {n_way} and "
             f"{len(allowed)} units. Set task.n_way to 1."
         )
