@@ -23,6 +23,7 @@ from dmaml.common.gamma import Gamma
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.common.probes import Observation, Probe
+from dmaml.server import clustering
 from dmaml.server.answers import Answers
 from dmaml.server.clustering.clusterer import Clusterer
 from dmaml.server.combine import Computed, Tables
@@ -121,6 +122,8 @@ class Runner:
         self.metrics.durable.set(self.core.durable_round)
         self.metrics.route(self.gamma)
         self.metrics.show_validation(self.history.last_evaluation.get("metrics", {}))
+        if warning := clustering.never_asked(self.config):
+            log.warning(warning)
         self.core.start(time.monotonic())
         self._dispatch()
         self._spawn(self._clock())

@@ -226,3 +226,17 @@ def test_two_kinds_of_units_end_in_pipelines_of_their_own(name: str, seed: int) 
 def test_an_unknown_option_is_refused_by_its_name(name: str) -> None:
     with pytest.raises(ConfigError, match="'smaples'"):
         clustering.build(config_of(name, smaples=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("kmeans", 0), ("mixture", 4), ("gradient_tree", 10), ("none", None)]
+)
+def test_a_run_that_ends_before_anything_is_asked_is_told_of(name: str, first: int | None) -> None:
+    def sentence(rounds: int) -> str:
+        section = {"name": name, **CASES[name].section}
+        values = {"run": {"rounds": rounds}, "clustering": section}
+        return clustering.never_asked(resolve(from_mapping(values)))
+
+    if first:  # after so many TRAIN rounds it asks, and after the last one nobody does
+        assert f"{name!r} asks for nothing before run.rounds {first} are over" in sentence(first)
+    assert sentence(1 + (first or 0)) == ""
