@@ -30,8 +30,8 @@ from dmaml.learner.task import Task, drawn_task
 from dmaml.worker import routing
 from dmaml.worker.algorithms.adapted import plain
 from dmaml.worker.algorithms.maml_rl import MamlRl
-from dmaml.worker.answers import Answerer, params_of
-from dmaml.worker.models.base import Params
+from dmaml.worker.answers import Answerer
+from dmaml.worker.models.base import Params, params_of
 from dmaml.worker.tasks.base import SPLITS, SplitName, Units
 from dmaml.worker.tasks.episodes import require_episode
 

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from dmaml.common.checkpoint import CLUSTERING, GAMMA, Checkpoint, layout_of, thetas_of
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, TooFewUnitsError
 from dmaml.common.seeds import Int64
-from dmaml.learner.discriminant import Discriminant
-from dmaml.worker.answers import params_of
+from dmaml.worker.discriminant import Discriminant, discriminant_of
 from dmaml.worker.probes.features import flattened
 from dmaml.worker.probes.projection import narrowed
 from dmaml.worker.routing import Float64, posterior
@@ -99,14 +97,7 @@ class Router:
     def _discriminant(self) -> Discriminant | None:
         """None: support losses decide. Tasks are drawn, so not before a task is routed."""
         thetas = [self._thetas[pipeline] for pipeline in self.pipelines]
-        finite = [column for column, theta in enumerate(thetas) if np.isfinite(theta).all()]
-        if self._gamma is None or self._source.kind != "classification" or not finite:
-            return None
-        theta = params_of(self._layout, thetas[finite[0]])
-        try:
-            return Discriminant(self._config, self._source, self._gamma, finite, theta)
-        except (ConfigError, TooFewUnitsError):
-            return None
+        return discriminant_of(self._config, self._source, self._gamma, self._layout, thetas)
 
     def route(self, x: Float32, y: NDArray[Any], losses: Callable[[], Float64]) -> Routes:
         """Return where tasks go.

@@ -17,7 +17,8 @@ from dmaml.common.checkpoint import Checkpoint
 from dmaml.common.config import RunConfig, evaluation_shape
 from dmaml.common.seeds import Kind
 from dmaml.learner.router import Router
-from dmaml.worker.answers import Answerer, params_of
+from dmaml.worker.answers import Answerer
+from dmaml.worker.models.base import params_of
 from dmaml.worker.tasks.base import SplitName, TaskBatch
 from dmaml.worker.tasks.episodes import require_episode
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Final, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dmaml.common.config import RunConfig, evaluation_shape
@@ -22,8 +21,9 @@ from dmaml.common.probes import Observation, Probe
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms, probes, routing, tasks
 from dmaml.worker.algorithms.base import Algorithm, Context
+from dmaml.worker.discriminant import Discriminant, discriminant_of
 from dmaml.worker.faults import has_fault, scaled, with_shuffled_labels
-from dmaml.worker.models.base import Params
+from dmaml.worker.models.base import Params, params_of
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units
 from dmaml.worker.tasks.episodes import require_episode
 
@@ -133,7 +133,8 @@ class Answerer:
         if item.kind is ItemKind.EVALUATE:
             steps = self._config.evaluation.steps
             every = [self.calibrated(thetas[pipeline]) for pipeline in sorted(thetas)]
-            found = routing.evaluate(self.algorithm, every, batches[0], steps).metrics
+            known = self._discriminant(layout, {item.pipeline: theta} | dict(others), gamma)
+            found = routing.evaluate(self.algorithm, every, batches[0], steps, known).metrics
             return Answer(_EMPTY, num_tasks=batches[0].num_tasks, tables=found)
         if probe is None:
             raise ProtocolError(f"{item} came without what it asks for.")
@@ -198,17 +199,20 @@ class Answerer:
             gradient = scaled(gradient, config.faults.scale)
         return Answer(gradient, found.loss, found.metrics, found.num_tasks)
 
+    def _discriminant(
+        self, layout: Layout, thetas: Mapping[int, Flat], gamma: Gamma | None
+    ) -> Discriminant | None:
+        if len(thetas) == 1 or gamma is None:
+            return None
+        every = [thetas[pipeline] for pipeline in gamma.pipelines]
+        return discriminant_of(self._config, self.source, gamma.matrix, layout, every)
+
     def _init(self, item: WorkItem) -> Answer:
         own = stream(self._config.run.seed, Kind.INIT, 0, item.pipeline)
         params = self.algorithm.init(own)
         arrays = {name: tensor.detach().numpy() for name, tensor in params.items()}
         layout = Layout.of(arrays)
         return Answer(layout.flatten(arrays), layout=layout)
-
-
-def params_of(layout: Layout, theta: Flat) -> Params:
-    """Return the named tensors of a flat buffer, as views."""
-    return {name: torch.from_numpy(view) for name, view in layout.views(theta).items()}
 
 
 def require_tasks(config: RunConfig, source: TaskSource) -> None:

@@ -1,4 +1,4 @@
-"""Which pipeline a validation task is for: the one whose adaptation fits its support set best."""
+"""Which pipeline a validation task is for: by its features, or whose adaptation fits it best."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dmaml.common.seeds import Int64
 from dmaml.worker.algorithms.base import Algorithm, Evaluation
+from dmaml.worker.discriminant import Discriminant
 from dmaml.worker.models.base import Params
 from dmaml.worker.tasks.base import TaskBatch
 
@@ -17,12 +18,17 @@ Float64 = NDArray[np.float64]
 
 
 def evaluate(
-    algorithm: Algorithm, thetas: Sequence[Params], batch: TaskBatch, steps: int
+    algorithm: Algorithm,
+    thetas: Sequence[Params],
+    batch: TaskBatch,
+    steps: int,
+    discriminant: Discriminant | None = None,
 ) -> Evaluation:
     """Return every task's figures under the pipeline that it is routed to; see `Algorithm`.
 
-    That is the one with the least support loss after `steps` steps, of equal ones the first;
-    one that has diverged is not taken. The query set is not looked at.
+    That is the likeliest by the support set's features, or without a discriminant the one with the
+    least support loss after `steps` steps, of equal ones the first; one that has diverged is not
+    taken. The query set is not looked at.
 
     Args:
         thetas: parameters of the active pipelines, in the order of their ids; with one, it is
@@ -30,6 +36,9 @@ def evaluate(
     """
     if len(thetas) == 1:
         return algorithm.evaluate(thetas[0], batch, steps)
+    if discriminant is not None:
+        chosen = discriminant(batch.support_x).argmax(axis=1)
+        return evaluate_under(algorithm, thetas, batch, steps, chosen)
     found = support_losses(algorithm, thetas, batch, steps)
     chosen = np.where(np.isfinite(found), found, np.inf).argmin(axis=1)
     return evaluate_under(algorithm, thetas, batch, steps, chosen)

@@ -121,7 +121,7 @@ def test_a_resumed_run_goes_on_with_its_pipelines(tmp_path: Path, undisturbed: P
     assert [row["version"] for row in read_rows(tmp_path / "run", "gamma")] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, *(pytest.param(i, marks=pytest.mark.e2e) for i in (1, 2))])
 def test_a_server_killed_in_a_probe_goes_on_with_the_same_gamma_and_theta(
     index: int, tmp_path: Path, undisturbed: Path
 ) -> None:

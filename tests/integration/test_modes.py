@@ -66,6 +66,7 @@ def test_async_run_applies_every_item_once(spool_bytes: int, tmp_path: Path) -> 
     assert latest(run).meta["applied"] == []
 
 
+@pytest.mark.e2e
 def test_async_server_that_is_killed_in_an_open_round_loses_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:

@@ -79,6 +79,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(300)
 def test_an_experiment_is_run_shown_and_drawn(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex

@@ -116,6 +116,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(folder / "out", first, second, gone(mark))
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(LIMIT_S)
 def test_a_failed_run_is_reported_and_the_others_go_on(story: Story) -> None:
     sentence = story.first["failures"].pop("bad")
@@ -132,11 +133,13 @@ def test_a_failed_run_is_reported_and_the_others_go_on(story: Story) -> None:
     }
 
 
+@pytest.mark.e2e
 def test_a_second_sweep_does_only_what_is_not_finished_and_leaves_no_process(story: Story) -> None:
     assert [name for name, *_ in story.second["ended"]] == ["bad"]
     assert story.left == []
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["one", "two-actors"])
 def test_a_run_of_a_sweep_has_the_bits_of_a_plain_one(
     name: str, story: Story, tmp_path: Path
@@ -154,6 +157,7 @@ def test_a_run_of_a_sweep_has_the_bits_of_a_plain_one(
     assert found.finished.train_s > 0
 
 
+@pytest.mark.e2e
 def test_a_run_whose_gradients_are_not_finite_is_finished_and_says_so(story: Story) -> None:
     found = measured(story.cells, story.out)["diverging"].finished
 
@@ -252,6 +256,7 @@ def rows(folder: Path, cell: str) -> int:
 # -- an outcome that compares checkpoints ----------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_sixteen_slots_and_one_have_one_gradient_and_the_thesis_a_sixteenth(tmp_path: Path) -> None:
     form = Form(quick=True, seeds=1)
     variants = (slots.SPLIT_STEP, slots.WHOLE_STEP, *slots.SAME, slots.THESIS)

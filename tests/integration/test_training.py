@@ -16,10 +16,11 @@ from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.rundir import read_rows
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import tasks
-from dmaml.worker.answers import Answerer, params_of
+from dmaml.worker.answers import Answerer
 from dmaml.worker.client import Client
 from dmaml.worker.connection import Address, Retry
 from dmaml.worker.fingerprint import fingerprint
+from dmaml.worker.models.base import params_of
 from tests.integration import harness
 from tests.integration.harness import (
     CountingAnswerer,

@@ -64,6 +64,7 @@ def test_a_refused_run_is_a_sentence_and_the_next_one_is_served(
     assert len(read_rows(tmp_path / "good", "rounds")) == 6
 
 
+@pytest.mark.e2e
 def test_a_killed_process_is_noticed_and_its_run_resumes_in_another(
     server: WarmServer, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from dmaml.server.clustering.base import Observations
 from dmaml.server.core.progress import Progress
 from tests.unit.simulated_population import Story, World, live
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 9)
 ROUNDS = 700
 
 
@@ -42,7 +42,7 @@ def test_both_origins_are_recovered_whatever_their_sizes(
     splits = np.array([story.recoveries[0] for story in stories])
     ends = np.array([story.recoveries[-1] for story in stories])
     assert ends.min() >= 0.98
-    assert (splits.min(axis=1) < 0.98).sum() >= 15  # features alone do not
+    assert (splits.min(axis=1) < 0.98).sum() >= 6  # features alone do not
 
 
 def test_three_origins_are_recovered() -> None:

@@ -11,8 +11,8 @@ from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms
 from dmaml.worker.algorithms.protonet import class_means, squared_distances
-from dmaml.worker.answers import Answerer, params_of
-from dmaml.worker.models.base import Params
+from dmaml.worker.answers import Answerer
+from dmaml.worker.models.base import Params, params_of
 from dmaml.worker.tasks.base import TaskBatch
 from tests.unit import toy_tasks
 from tests.unit.toy_tasks import built, configured, contribution, in_float64, points, start

@@ -13,11 +13,14 @@ import torch
 from dmaml.common import checkpoint as checkpoints
 from dmaml.common import config as configuration
 from dmaml.common.errors import ConfigError
+from dmaml.common.gamma import Gamma
+from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.seeds import Kind, stream
 from dmaml.learner import Learner, load
-from dmaml.learner.discriminant import Discriminant
 from dmaml.learner.router import Routes, summary
 from dmaml.worker import routing, tasks
+from dmaml.worker.discriminant import Discriminant
+from dmaml.worker.models.base import params_of
 from dmaml.worker.probes.projection import Projection
 from dmaml.worker.routing import posterior
 from tests.unit.saved_runs import config_of, saved
@@ -175,6 +178,34 @@ def test_pictures_go_where_the_features_of_training_tasks_are_like_theirs(tmp_pa
     assert min(glyphs["tasks"], textures["tasks"]) >= 5
     assert min(glyphs["shares"][0], textures["shares"][1]) > 0.9
     assert min(glyphs["posterior"][0], textures["posterior"][1]) > 0.8
+
+
+def test_validation_goes_where_new_tasks_go(tmp_path: Path) -> None:
+    learner = two_origins(tmp_path)
+    answerer, config = learner._answerer, learner.config
+    checkpoint, _ = checkpoints.load_latest(tmp_path)
+    assert checkpoint is not None
+    gamma = Gamma(1, (0, 1), checkpoint.tensors["gamma"])
+    thetas, layout = checkpoints.thetas_of(checkpoint), checkpoints.layout_of(checkpoint)
+    item = WorkItem(0, ItemKind.EVALUATE, 1, 0, 0, 0, 0)  # of any pipeline
+    batches = answerer.draw(item, gamma)
+    others = {0: thetas[0]}
+
+    found = answerer.answer(item, thetas[1], layout, batches, others, gamma=gamma).tables
+
+    is_textures = answerer.source.origin[batches[0].units].mean(axis=1)
+    is_pure = np.isin(is_textures, (0.0, 1.0))
+    every = [params_of(layout, thetas[pipeline]) for pipeline in (0, 1)]
+    own, other = (
+        routing.evaluate_under(answerer.algorithm, every, batches[0], 2, chosen).metrics["loss"]
+        for chosen in (is_textures.astype(int), 1 - is_textures.astype(int))
+    )
+    is_own = (found["loss"] == own).all(axis=1)[is_pure]
+    assert is_own.mean() > 0.9
+    assert config.evaluation.steps == 2
+    by_loss = answerer.answer(item, thetas[1], layout, batches, others).tables["loss"]
+    assert not (by_loss == own).all(axis=1)[is_pure].all()  # support losses do not tell them apart
+    assert (own != other).any(axis=1).all()
 
 
 def test_the_discriminant_is_that_of_gaussians_with_one_covariance(tmp_path: Path) -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from dmaml.common.layout import Flat, Layout
 from dmaml.common.seeds import Stream
 
 Params = dict[str, Tensor]
 # (mean, variance) of each batch norm, in the order of the layers
 Statistics = list[tuple[Tensor, Tensor]]
+
+
+def params_of(layout: Layout, theta: Flat) -> Params:
+    """Return the named tensors of a flat buffer, as views."""
+    return {name: torch.from_numpy(view) for name, view in layout.views(theta).items()}
 
 
 class Model(Protocol):

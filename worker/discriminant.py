@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmaml.common.config import RunConfig
-from dmaml.common.errors import TooFewUnitsError
+from dmaml.common.errors import ConfigError, TooFewUnitsError
 from dmaml.common.gamma import columns_of
+from dmaml.common.layout import Flat, Layout
 from dmaml.common.seeds import Float64, Kind, stream
-from dmaml.worker.models.base import Params
+from dmaml.worker.models.base import Params, params_of
 from dmaml.worker.probes.features import Embedding
 from dmaml.worker.tasks.base import TaskSource
 
@@ -100,6 +101,32 @@ class Discriminant:
         flat = np.nan_to_num(flat, posinf=0.0, neginf=0.0)  # of a θ that is about to diverge
         means: Float64 = flat.reshape(*x.shape[:2], -1).mean(axis=1, dtype=np.float64)
         return means
+
+
+def discriminant_of(
+    config: RunConfig,
+    source: TaskSource,
+    gamma: NDArray[np.float32] | None,
+    layout: Layout,
+    thetas: Sequence[Flat],
+) -> Discriminant | None:
+    """Return that of a run's pipelines, by the features of the first whose θ is finite.
+
+    None where there is none, so that support losses must decide: no γ yet, regression, parameters
+    that are no model with a head, no finite θ, too few units everywhere.
+
+    Args:
+        gamma: float32 `[num_units, P]`; None or without rows: not known yet.
+        thetas: of the P active pipelines, by their ids; one that is not finite is not chosen.
+    """
+    finite = [column for column, theta in enumerate(thetas) if np.isfinite(theta).all()]
+    if gamma is None or not len(gamma) or source.kind != "classification" or not finite:
+        return None
+    theta = params_of(layout, thetas[finite[0]])
+    try:
+        return Discriminant(config, source, gamma, finite, theta)
+    except (ConfigError, TooFewUnitsError):
+        return None
 
 
 def _fitted(rows: Float64, labels: NDArray[np.int64]) -> Any:
