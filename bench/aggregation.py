@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from dmaml.bench.options import Parser, positive, whole
-from dmaml.common.config import AggregationSection
 from dmaml.common.layout import Flat
+from dmaml.common.sections import AggregationSection
 from dmaml.server.aggregation import build
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -1,364 +1,42 @@
-"""The run's configuration: one frozen schema for YAML, `--set` and the documentation.
+"""The run's configuration: read, written, made definite, and what follows from it.
 
-Each key is *semantic* (it can change θ, and is part of the run's identity) or *operational*.
+YAML, `--set` and the documentation have one schema (`sections`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dmaml.common.adaptation import AdaptationSection, check_adaptation
+from dmaml.common.checks import check
 from dmaml.common.errors import ConfigError, unknown_sentence
-from dmaml.common.outer import OuterSection, check_outer, reads_rounds, resolve_outer
-from dmaml.common.schema import Section, require_reader
-from dmaml.common.schema import operational as _operational
-from dmaml.common.schema import semantic as _semantic
+from dmaml.common.outer import reads_rounds, resolve_outer
+from dmaml.common.sections import RunConfig, keys
 from dmaml.common.yaml_values import values_of, with_settings
 
-_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
-_UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
-# which modes read a key of `sync`; the keys left out are read by all
-_MODES: Final[dict[str, tuple[str, ...]]] = {
-    "quorum": ("quorum",),
-    "grace_s": ("quorum",),
-    "late": ("quorum",),
-    "late_discount": ("quorum",),
-    "window": ("async",),
-    "max_staleness": ("quorum", "async"),
-    "async_batch": ("async",),
-}
-_PAGES: Final = {  # where the options of a section are described
-    "weights": "docs/weights.md",
-    "aggregation": "docs/weights.md",
-    "clustering": "docs/clustering.md",
-    "task": "docs/tasks.md",
-}
-_OF_MERGING: Final = ("late_discount", "max_staleness")  # in mode quorum, where late is merge
-
-
-def parse_bytes(value: object) -> object:
-    """Return the number of bytes that `256MiB`, `1GB` or `4096` stand for."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError("a size reads like 4096, 64KiB, 256MiB or 1GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
-
-
-def in_order(slots: tuple[int, ...]) -> tuple[int, ...]:
-    """Return slots in ascending order; raises ValueError where one is there twice."""
-    if len(set(slots)) < len(slots):
-        raise ValueError("name each slot once")
-    return tuple(sorted(slots))
-
-
-class RunSection(Section):
-    """The run as a whole."""
-
-    name: str = _operational("run", "Name of the run; the default run directory is runs/NAME.")
-    seed: int = _semantic(1, "Seed of every random stream.", ge=0, lt=2**63)
-    rounds: int = _operational(
-        1000,
-        "TRAIN rounds (versions) to do; may grow on resume, unless outer.schedule is cosine or "
-        "linear: then it is part of the run's identity.",
-        ge=0,
-    )
-    device: Literal["cpu"] = _semantic("cpu", "Where tensors are computed.")
-    threads: int = _semantic(1, "Torch threads of every actor; 1 and 2 give other bits.", ge=1)
-    hardware: Literal["same", "mixed"] = _operational(
-        "same",
-        "same: an actor whose numerics differ from the first one's is refused; "
-        "mixed: it is let in and the result is declared not reproducible.",
-    )
-
-
-class TaskSection(Section):
-    """The source of tasks and the shape of an episode."""
-
-    source: str = _semantic(
-        "glyphs",
-        "A source of docs/tasks.md, npz:PATH, folder:PATH, or package.module:Thing.",
-        min_length=1,
-    )
-    splits: Literal["default", "vinyals", "official"] = _semantic(
-        "default",
-        "How classes are divided. default: vinyals for omniglot, the file's own `split` where it "
-        "has one, else 64/16/20 % by seed. vinyals: 1100/100/423 Omniglot classes by seed. "
-        "official: background/evaluation, a tenth of the background by seed as validation.",
-    )
-    n_way: int = _semantic(5, "Classes per task (1 for regression).", ge=1)
-    k_shot: int = _semantic(1, "Support examples per class.", ge=1)
-    k_query: int = _semantic(5, "Query examples per class in training.", ge=1)
-    unit: Literal["class", "alphabet", "split"] = _semantic(
-        "class",
-        "What gamma is about. alphabet: splits go by alphabet and a task's classes share one. "
-        "split: each task has all classes of its split, with the same label in every task.",
-    )
-    rotations: bool = _semantic(False, "Rotations by 90, 180, 270 degrees make new classes.")
-    image_size: int = _semantic(
-        28,
-        "Height and width of the pictures of folder, fungi, miniimagenet, mixed, textures; pixels.",
-        ge=4,
-    )
-    options: dict[str, Any] = _semantic(
-        {}, "Keyword arguments of the source (docs/tasks.md), or of the user's own."
-    )
-
-
-class ModelSection(Section):
-    """The backbone."""
-
-    name: str = _semantic(
-        "conv4", "conv4, conv4_pool, conv2, mlp, or package.module:Thing.", min_length=1
-    )
-    width: int = _semantic(64, "Filters of every convolution of conv4, conv4_pool, conv2.", ge=1)
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = _semantic(
-        (40, 40), "Units of each hidden layer of mlp."
-    )
-    batch_norm: bool = _semantic(False, "Batch norm after each hidden layer of mlp.")
-    init: Literal["normal", "glorot"] = _semantic(
-        "normal",
-        "Initial weights of mlp: normal of standard deviation 0.01 (MAML's code), or uniform "
-        "within ±√(6 / (in + out)), with which networks without batch norm begin to learn sooner.",
-    )
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the user's own model.")
-
-
-class AlgorithmSection(AdaptationSection):
-    """How an actor adapts and what it pushes."""
-
-    name: str = _semantic(
-        "maml",
-        "One of docs/algorithms.md or docs/algorithms/learners.md, or package.module:Thing.",
-        min_length=1,
-    )
-    tasks: int = _semantic(8, "Tasks per slot and meta-step.", ge=1)
-    task_reduction: Literal["mean", "sum"] = _semantic(
-        "mean", "Meta-gradient of a slot: mean or sum over its tasks."
-    )
-    local_steps: int = _semantic(
-        1, "Meta-steps on the actor before it pushes (the thesis's epochs).", ge=1
-    )
-    local_lr: float | None = _semantic(
-        None, "Step size of the local meta-steps, the same in every round; null: outer.lr.", gt=0
-    )
-    options: dict[str, Any] = _semantic(
-        {}, "Options of the algorithm (docs/algorithms/learners.md), or of the user's own."
-    )
-
-
-class EngineSection(Section):
-    """How a batch of tasks is computed."""
-
-    name: Literal["auto", "loop", "vmap"] = _semantic(
-        "auto", "loop: task by task; vmap: tasks as one batch; auto: vmap."
-    )
-    chunk: int | None = _semantic(
-        None,
-        "Tasks computed at once by vmap; null: the engine's default (docs/performance.md).",
-        ge=1,
-    )
-
-
-class TopologySection(Section):
-    """Logical workers."""
-
-    slots: int = _semantic(4, "Logical workers W: each contributes one gradient a round.", ge=1)
-    parts: int = _semantic(1, "Shares of a slot's tasks, so that more actors have work.", ge=1)
-
-
-class FaultsSection(Section):
-    """Slots that are made to answer wrongly, for experiments."""
-
-    kind: Literal["none", "shuffled_labels", "scaled_gradient"] = _semantic(
-        "none",
-        "What is wrong with TRAIN items of `slots`. shuffled_labels: the labels of support and "
-        "query examples are permuted, each by itself; scaled_gradient: `scale` times the gradient.",
-    )
-    slots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(in_order)] = _semantic(
-        (), "The faulty slots, from 0, each once."
-    )
-    scale: float = _semantic(-10.0, "Factor of scaled_gradient.")
-
-
-class SyncSection(Section):
-    """When a round closes and what travels."""
-
-    mode: Literal["sync", "quorum", "async"] = _semantic(
-        "sync",
-        "sync: a round closes when every item is in. quorum: when `quorum` slots are in and a time "
-        "of grace is over. async: every answer is a commit by itself.",
-    )
-    quorum: int | None = _semantic(
-        None,
-        "Slots of a round that suffice (mode quorum); null: all but a fifth of them.",
-        ge=1,
-    )
-    grace_s: float = _semantic(
-        1.0,
-        "Longest wait for further slots once the quorum is in; at most a quarter of the time that "
-        "the quorum took.",
-        ge=0,
-    )
-    late: Literal["refuse", "merge"] = _semantic(
-        "refuse",
-        "Answers to a round that the quorum closed without them. merge: they count in the next "
-        "round, by 1 / (1 + staleness)^late_discount of what they would.",
-    )
-    late_discount: float = _semantic(
-        0.5, "Exponent of the discount of merged answers; 0: they count in full.", ge=0
-    )
-    window: int = _semantic(
-        3, "Rounds in flight (mode async): round r + window begins when round r is done.", ge=1
-    )
-    max_staleness: int | None = _semantic(
-        None,
-        "Answers computed from parameters more versions old are refused; null: no limit (in mode "
-        "async the window is one).",
-        ge=0,
-    )
-    async_batch: int = _semantic(1, "Answers of one pipeline in a commit (mode async).", ge=1)
-    wire_dtype: Literal["float32", "bfloat16", "float16"] = _semantic(
-        "float32", "Number format of gradients on the wire; theta always travels as float32."
-    )
-
-
-class WeightsSection(Section):
-    """The weight generator (docs/weights.md)."""
-
-    name: str = _semantic(
-        "mean",
-        "mean, loss_weighted, loss_median, loss_moving_average, staleness_discount, or "
-        "package.module:Thing.",
-        min_length=1,
-    )
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the weight generator.")
-
-
-class AggregationSection(Section):
-    """The aggregation rule (docs/weights.md)."""
-
-    name: str = _semantic(
-        "mean",
-        "mean, sum, median, trimmed_mean, krum, multi_krum, clip, or package.module:Thing.",
-        min_length=1,
-    )
-    max_norm: float | None = _semantic(
-        None, "A contribution with a larger norm is void (weight 0); null: no limit.", gt=0
-    )
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the aggregation rule.")
-
-
-class ClusteringSection(Section):
-    """The clustering strategy (docs/clustering.md)."""
-
-    name: str = _semantic(
-        "none",
-        "none (one pipeline), kmeans, gamma, mixture, gradient_tree, or package.module:Thing.",
-        min_length=1,
-    )
-    pipelines: int = _semantic(
-        1, "Pipelines at the start; kmeans: those that it makes.", ge=1, le=64
-    )
-    max_pipelines: int | None = _semantic(
-        None, "Most active pipelines that a strategy may open; null: `pipelines`.", ge=1, le=64
-    )
-    options: dict[str, Any] = _semantic({}, "Keyword arguments of the strategy.")
-
-
-class EvaluationSection(Section):
-    """Validation during training and the test at its end."""
-
-    every: int = _operational(50, "TRAIN rounds between two validations; 0: never.", ge=0)
-    tasks: int = _operational(100, "Tasks of a validation, the same each time.", ge=1)
-    steps: int = _operational(3, "Adaptation steps; figures are given after 0..steps.", ge=0)
-    n_way: int | None = _operational(
-        None,
-        "Classes per task in evaluation; null: task.n_way. Another one needs an algorithm whose "
-        "outputs are not tied to it (protonet, matching, pretrain).",
-        ge=1,
-    )
-    k_shot: int | None = _operational(
-        None, "Support examples per class in evaluation; null: task.k_shot.", ge=1
-    )
-    k_query: int = _operational(15, "Query examples per class in evaluation.", ge=1)
-    split: Literal["validation", "test", "train"] = _operational(
-        "validation", "Classes used during training; `evaluate` uses test."
-    )
-    test_tasks: int = _operational(600, "Tasks of the final test; 0: no test.", ge=0)
-
-
-class ServerSection(Section):
-    """Limits and times of the server."""
-
-    max_inflight_bytes: Bytes = _operational(
-        256 * 1024**2, "Memory for the gradients of one round (256MiB)."
-    )
-    spool: bool = _operational(
-        True, "Gradients beyond max_inflight_bytes go to a memory-mapped file."
-    )
-    max_model_bytes: Bytes = _operational(1024**3, "Largest meta-model that is taken (1GiB).")
-    max_workers: int = _operational(1024, "Most actors at a time.", ge=1)
-    session_s: float = _operational(10.0, "An actor that says nothing for so long is gone.", gt=0)
-    item_timeout_s: float = _operational(
-        120.0, "Time to do one work item; the n-th attempt gets n times as long.", gt=0
-    )
-    speculation: bool = _operational(
-        False,
-        "An item that takes an actor longer than 1.5 times the median goes to an idle one too; "
-        "the first answer wins. Changes no bit in mode sync.",
-    )
-    checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = _operational(
-        "auto",
-        "Rounds between checkpoints; auto: every round while that costs 5 % of it or less. Modes "
-        "quorum and async write before they publish a version, whatever is said here.",
-    )
-    tensorboard: bool = _operational(
-        False, "Write scalars and γ histograms for TensorBoard into the run directory."
-    )
-
-
-class RunConfig(Section):
-    """One training job."""
-
-    run: RunSection = RunSection()
-    task: TaskSection = TaskSection()
-    model: ModelSection = ModelSection()
-    algorithm: AlgorithmSection = AlgorithmSection()
-    engine: EngineSection = EngineSection()
-    topology: TopologySection = TopologySection()
-    faults: FaultsSection = FaultsSection()
-    sync: SyncSection = SyncSection()
-    weights: WeightsSection = WeightsSection()
-    aggregation: AggregationSection = AggregationSection()
-    outer: OuterSection = OuterSection()
-    clustering: ClusteringSection = ClusteringSection()
-    evaluation: EvaluationSection = EvaluationSection()
-    server: ServerSection = ServerSection()
-
-
-def keys() -> Iterator[tuple[str, str, Any]]:
-    """Yield (section, key, pydantic field) for every key of the schema, in its order."""
-    for section, outer in RunConfig.model_fields.items():
-        annotation = outer.annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, Section)
-        for key, field in annotation.model_fields.items():
-            yield section, key, field
+__all__ = [
+    "RunConfig",
+    "differing",
+    "evaluation_shape",
+    "from_mapping",
+    "from_text",
+    "identity",
+    "is_semantic",
+    "load",
+    "most_pipelines",
+    "num_contributions",
+    "quorum_of",
+    "resolve",
+    "semantic",
+    "to_text",
+    "usual_contributions",
+]
 
 
 def is_semantic(field: Any) -> bool:
@@ -407,44 +85,6 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(update=changed)
 
 
-def check(config: RunConfig) -> RunConfig:
-    """Return the configuration, or raise for a combination that cannot work.
-
-    Raises:
-        ConfigError: with the keys, their values and the remedy.
-    """
-    for section, key, _ in keys():
-        if key == "options":
-            _check_options(f"{section}.options", getattr(config, section).options)
-    tasks, parts = config.algorithm.tasks, config.topology.parts
-    if parts > tasks:
-        raise ConfigError(
-            f"topology.parts {parts} exceeds algorithm.tasks {tasks}: a part needs at least one "
-            "task. Lower parts or raise tasks."
-        )
-    if parts > 1 and config.algorithm.local_steps > 1:
-        raise ConfigError(
-            f"topology.parts {parts} with algorithm.local_steps {config.algorithm.local_steps}: "
-            "local steps of one slot cannot be divided. Set one of them to 1."
-        )
-    check_adaptation(config.algorithm)
-    _check_sync(config)
-    _check_faults(config)
-    _check_clustering(config.clustering)
-    check_outer(config.outer, config.run.rounds)
-    return config
-
-
-def unread(mode: str) -> tuple[str, ...]:
-    """Return `sync.key=default` for each key that a mode does not read."""
-    fields = SyncSection.model_fields
-    return tuple(
-        f"sync.{key}={json.dumps(fields[key].default)}"
-        for key, modes in _MODES.items()
-        if mode not in modes
-    )
-
-
 def num_contributions(config: RunConfig) -> int:
     """Return how many contributions a TRAIN commit has at least, where none is void."""
     sync = config.sync
@@ -474,107 +114,6 @@ def quorum_of(config: RunConfig) -> int:
 def most_pipelines(config: RunConfig) -> int:
     """Return how many pipelines may be active at a time."""
     return config.clustering.max_pipelines or config.clustering.pipelines
-
-
-def _check_clustering(section: ClusteringSection) -> None:
-    if section.name == "none" and section.pipelines != 1:
-        raise ConfigError(
-            f"clustering.pipelines {section.pipelines} with clustering.name 'none': "
-            "it has one pipeline. Set pipelines to 1."
-        )
-    if section.max_pipelines is None:
-        return
-    if section.name == "none":
-        raise ConfigError(
-            f"clustering.max_pipelines {section.max_pipelines} with clustering.name 'none': "
-            "it has one pipeline. Leave max_pipelines out."
-        )
-    if section.max_pipelines < section.pipelines:
-        raise ConfigError(
-            f"clustering.max_pipelines {section.max_pipelines} is below clustering.pipelines "
-            f"{section.pipelines}. Raise it."
-        )
-
-
-def _check_sync(config: RunConfig) -> None:
-    sync, topology = config.sync, config.topology
-    if sync.mode != "sync" and topology.parts > 1:
-        raise ConfigError(
-            f"sync.mode {sync.mode!r} with topology.parts {topology.parts}: there a slot is one "
-            "item. Set topology.parts to 1 and raise topology.slots."
-        )
-    for key, modes in _MODES.items():
-        value = getattr(sync, key)
-        if value == SyncSection.model_fields[key].default:
-            continue
-        require_reader("sync", key, value, "mode", sync.mode, modes)
-        if sync.mode == "quorum" and key in _OF_MERGING:
-            require_reader("sync", key, value, "late", sync.late, ("merge",))
-    merges = sync.mode == "quorum" and sync.late == "merge" and sync.late_discount > 0
-    if merges and config.weights.name == "staleness_discount":
-        raise ConfigError(
-            f"sync.late 'merge' with weights.name 'staleness_discount': sync.late_discount "
-            f"{sync.late_discount:g} discounts late answers already, and they would be discounted "
-            "twice. Set sync.late_discount to 0, or weights.name to the inner generator."
-        )
-    if sync.quorum is not None and sync.quorum > topology.slots:
-        raise ConfigError(
-            f"sync.quorum {sync.quorum} exceeds topology.slots {topology.slots}: no round would "
-            "ever close. Lower sync.quorum."
-        )
-    if sync.async_batch > sync.window * topology.slots:
-        raise ConfigError(
-            f"sync.async_batch {sync.async_batch} exceeds the {sync.window * topology.slots} items "
-            "in flight (sync.window times topology.slots). Lower it."
-        )
-    if config.server.speculation and config.run.hardware == "mixed":
-        raise ConfigError(
-            "server.speculation with run.hardware 'mixed': two machines may give two answers to "
-            "one item. Turn one of them off."
-        )
-
-
-def _check_faults(config: RunConfig) -> None:
-    faults, slots = config.faults, config.topology.slots
-    if (faults.kind == "none") == bool(faults.slots):
-        raise ConfigError(
-            f"faults.kind {faults.kind!r} with faults.slots {list(faults.slots)}: a fault needs a "
-            "kind and slots. Set both or neither."
-        )
-    if faults.scale != FaultsSection.model_fields["scale"].default:
-        require_reader("faults", "scale", faults.scale, "kind", faults.kind, ("scaled_gradient",))
-    if faults.slots and max(faults.slots) >= slots:
-        raise ConfigError(
-            f"faults.slots {list(faults.slots)}: topology.slots {slots} has slots 0 to "
-            f"{slots - 1}. Name some of them."
-        )
-
-
-def _check_options(name: str, options: dict[str, Any]) -> None:
-    found = _not_finite(name, options)
-    if found is not None:
-        page = _PAGES.get(name.partition(".")[0], "docs/config.md")
-        raise ConfigError(
-            f"{found[0]} = {found[1]!r}: required a finite number, in the range that {page} gives."
-        )
-    try:
-        json.dumps(options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{name} = {options!r}: {error}. Options are numbers, text, lists and mappings."
-        ) from None
-
-
-def _not_finite(path: str, value: object) -> tuple[str, float] | None:
-    """Return the first number among options that is NaN or infinity, and its path."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return path, value
-    inner: Iterable[tuple[object, object]] = ()
-    if isinstance(value, dict):
-        inner = value.items()
-    elif isinstance(value, list | tuple):
-        inner = enumerate(value)
-    return next(filter(None, (_not_finite(f"{path}.{key}", one) for key, one in inner)), None)
 
 
 def from_mapping(values: object, origin: str = "configuration") -> RunConfig:

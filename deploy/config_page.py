@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticUndefined
 
-from dmaml.common.config import RunConfig, is_semantic, keys, to_text
+from dmaml.common.config import RunConfig, is_semantic, to_text
+from dmaml.common.sections import keys
 from dmaml.deploy.generated import row, write_or_check
 
 HEAD = """\

@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dmaml.common import config as configuration
+from dmaml.common.checks import unread
 from dmaml.common.config import RunConfig
 from dmaml.deploy.default import load_config
 from dmaml.deploy.simulation_table import table_of
@@ -64,7 +64,7 @@ def plan_of(request: Request) -> Plan:
     Raises:
         ConfigError: one sentence about the first thing that is wrong.
     """
-    plain = ("sync.mode=sync", *configuration.unread("sync"))  # the modes' keys: see below
+    plain = ("sync.mode=sync", *unread("sync"))  # the modes' keys: see below
     config = load_config(request.config, (*request.settings, *plain))
     workers = request.workers or request.slots or config.topology.slots
     slots = request.slots or workers

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dmaml.common.config import TaskSection
 from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.sections import TaskSection
 from dmaml.worker.tasks.base import TaskSource
 from dmaml.worker.tasks.folder import SUFFIXES, on_white, scan
 from dmaml.worker.tasks.images import ImageSource

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import FaultsSection
 from dmaml.common.items import ItemKind, WorkItem
 from dmaml.common.layout import Flat
+from dmaml.common.sections import FaultsSection
 from dmaml.common.seeds import Int64, Stream
 from dmaml.worker.tasks.base import TaskBatch
 

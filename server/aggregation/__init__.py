@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from dmaml.common import config as configuration
-from dmaml.common.config import AggregationSection, RunConfig
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.plugins import find
+from dmaml.common.sections import AggregationSection
 from dmaml.server.aggregation.base import AggregationRule
 from dmaml.server.options import make
 

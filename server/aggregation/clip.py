@@ -9,8 +9,8 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import AggregationSection
 from dmaml.common.layout import Flat, norm_of
+from dmaml.common.sections import AggregationSection
 from dmaml.server import aggregation, options
 
 MEAN: Final[Mapping[str, Any]] = {"name": "mean"}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from dmaml.common.config import unread
+from dmaml.common.checks import unread
 from dmaml.common.errors import ConfigError, unknown_sentence
 from dmaml.server.simulation.distributions import Distribution
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dmaml.common.config import WeightsSection
 from dmaml.common.plugins import find
+from dmaml.common.sections import WeightsSection
 from dmaml.server.options import make
 from dmaml.server.weights.base import WeightGenerator
 

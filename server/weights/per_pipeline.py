@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any, final
 
-from dmaml.common.config import RunConfig, WeightsSection
+from dmaml.common.config import RunConfig
 from dmaml.common.gamma import Gamma
+from dmaml.common.sections import WeightsSection
 from dmaml.server import weights
 from dmaml.server.weights.base import WeightGenerator
 

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import WeightsSection
+from dmaml.common.sections import WeightsSection
 from dmaml.server import options, weights
 from dmaml.server.weights.base import Float64, normalised
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmaml.common.config import AggregationSection
 from dmaml.common.errors import ConfigError, UnknownNameError
+from dmaml.common.sections import AggregationSection
 from dmaml.server import aggregation
 from dmaml.server.aggregation import RULES, base, scores, sorting
 from dmaml.server.aggregation.base import AggregationRule

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dmaml.common.config import WeightsSection
 from dmaml.common.errors import ConfigError, UnknownNameError
+from dmaml.common.sections import WeightsSection
 from dmaml.server import weights
 from dmaml.server.weights import GENERATORS
 from dmaml.server.weights.base import WeightGenerator

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from dmaml.common import config as configuration
-from dmaml.common.config import RunConfig, check, from_mapping, resolve
+from dmaml.common.checks import check
+from dmaml.common.config import RunConfig, from_mapping, resolve
 from dmaml.common.errors import ConfigError
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker import algorithms

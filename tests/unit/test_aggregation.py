@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dmaml.common.config import AggregationSection, from_mapping
+from dmaml.common.config import from_mapping
 from dmaml.common.errors import ConfigError, RunFailedError
+from dmaml.common.sections import AggregationSection
 from dmaml.server.aggregation import RULES, after_voids, build, check, scores
 from dmaml.server.aggregation.scores import UNITS, best, bound_of, gram_matrix
 from dmaml.server.aggregation.sorting import merge_exchange, middle_mean, network

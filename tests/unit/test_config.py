@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dmaml.common import config as configuration
+from dmaml.common import sections
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 
@@ -68,7 +69,7 @@ WITH_ANOTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "faults.scale": (-1.0, {"kind": "scaled_gradient", "slots": [0]}),
 }
 ONE_VALUE = {"run.device"}
-NAMED = configuration.keys()
+NAMED = sections.keys()
 KEYS = {f"{section}.{key}": field for section, key, field in NAMED}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dmaml.common.config import TaskSection
 from dmaml.common.errors import ConfigError
+from dmaml.common.sections import TaskSection
 from dmaml.common.seeds import Kind, stream
 from dmaml.worker.tasks import cache, images
 from dmaml.worker.tasks.episodes import draw

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmaml.common.config import TaskSection, from_mapping
+from dmaml.common.config import from_mapping
 from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.sections import TaskSection
 from dmaml.learner import load
 from dmaml.learner.pictures import MAX_PIXELS, Preparation, find_pictures, read_picture
 from dmaml.worker.tasks import build

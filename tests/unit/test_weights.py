@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from dmaml.common.config import WeightsSection
+from dmaml.common.sections import WeightsSection
 from dmaml.server.weights import build
 
 LOSSES = np.array([2.0, 3.0, 8.0, 19.0, 20.0])

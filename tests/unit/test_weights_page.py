@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmaml.common.config import WeightsSection
+from dmaml.common.sections import WeightsSection
 from dmaml.server import weights
 from dmaml.server.aggregation import RULES
 from dmaml.server.weights import GENERATORS

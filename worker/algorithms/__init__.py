@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from dmaml.common.config import AlgorithmSection, RunConfig
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError
 from dmaml.common.options import make
 from dmaml.common.plugins import find
+from dmaml.common.sections import AlgorithmSection
 from dmaml.worker import models
 from dmaml.worker.algorithms.base import Algorithm, Problem
 from dmaml.worker.algorithms.episodes import Kind

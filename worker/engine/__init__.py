@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dmaml.common.config import EngineSection
 from dmaml.common.memory import keep_freed_memory
+from dmaml.common.sections import EngineSection
 from dmaml.worker.engine.base import Engine
 from dmaml.worker.engine.loop import Loop
 from dmaml.worker.engine.vmap import Vmap

@@ -6,7 +6,7 @@ from typing import Final, final
 
 from torch import Tensor, nn
 
-from dmaml.common.config import ModelSection
+from dmaml.common.sections import ModelSection
 from dmaml.common.seeds import Stream
 from dmaml.worker.models.base import Params, Statistics
 from dmaml.worker.models.pooled import PooledBlocks

@@ -9,8 +9,8 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
-from dmaml.common.config import ModelSection
 from dmaml.common.errors import ConfigError
+from dmaml.common.sections import ModelSection
 from dmaml.common.seeds import Stream
 from dmaml.worker.models import plain
 from dmaml.worker.models.base import Params, Statistics

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmaml.common.config import ModelSection
+from dmaml.common.sections import ModelSection
 from dmaml.common.seeds import Float64, Stream
 from dmaml.worker.models import plain
 from dmaml.worker.models.base import Params, Statistics

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import TaskSection
 from dmaml.common.errors import ConfigError
+from dmaml.common.sections import TaskSection
 from dmaml.common.seeds import Int64, Stream
 from dmaml.worker.tasks.base import SplitName, TaskBatch, Units
 from dmaml.worker.tasks.cache import cache_dir, write_whole

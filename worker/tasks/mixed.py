@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from dmaml.common.config import RunConfig, TaskSection
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, TooFewUnitsError
+from dmaml.common.sections import TaskSection
 from dmaml.common.seeds import Int64, Kind, Stream, stream
 from dmaml.worker.tasks import episodes
 from dmaml.worker.tasks.base import SplitName, TaskBatch, TaskSource, Units

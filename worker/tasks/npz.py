@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import RunConfig, TaskSection
+from dmaml.common.config import RunConfig
 from dmaml.common.errors import ConfigError, DataError
+from dmaml.common.sections import TaskSection
 from dmaml.common.seeds import Int64
 from dmaml.worker.tasks.images import Album, ImageSource, cached, file_digest, make_album
 from dmaml.worker.tasks.locate import locate
