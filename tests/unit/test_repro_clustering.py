@@ -136,6 +136,7 @@ def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
     for row in {"k-means", "inference", "mixture", "tree"} & set(cells):
         assert total(cells[row]) == pytest.approx(mixed, rel=0.01)
     if size == 2:
+        assert total(cells["even-mixture"]) == mixed
         assert total(cells["omniglot-only"]) == total(cells["miniimagenet-only"]) == mixed // 2
 
 
@@ -146,6 +147,8 @@ def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all()
     assert rows["omniglot-only-s1"]["only"] == {"train": "omniglot"}
     assert rows["miniimagenet-only-s1"]["only"] == {"train": "miniimagenet"}
     assert rows["random-mixture-s1"]["only"] == rows["mixture-s1"]["only"] == {}
+    assert rows["even-mixture-s1"]["shares"] == "equal"
+    assert {one["shares"] for name, one in rows.items() if name != "even-mixture-s1"} == {"units"}
     assert len({str(one["sources"]) for one in rows.values()}) == 1
 
 
@@ -170,7 +173,7 @@ def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
     ]
     equal = experiment.outcome(form, Results(runs | {"random-mixture-s1": runs["k-means-s1"]}))
     assert equal.published[1].verdict == "0.0 points below"  # above is wanted
-    assert outcome.tables[0].rows[3][3:] == ("1.000 / 1.000", "85.0 (85.0)", "85.0 (85.0)")
+    assert outcome.tables[0].rows[4][3:] == ("1.000 / 1.000", "85.0 (85.0)", "85.0 (85.0)")
 
 
 def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
