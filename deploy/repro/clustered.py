@@ -267,11 +267,11 @@ EXPERIMENTS: Final = (
         "Accuracy on each origin, alone, mixed and clustered",
         "table 3 of the clustering paper",
         "MAML, 5-way 1-shot, at equal total tasks: where two pipelines train, rounds are halved, "
-        "and a model of one origin sees as many tasks as one of two pipelines. Half of the tasks of "
-        "the even mixture are of each origin, as of two pipelines; of the random mixture each class "
-        "is seen as often, so 80 % are Omniglot's: 60 % more than anyone else has. PROBE rounds are "
-        "not counted. The test has as many tasks of each origin, and the routed system answers. "
-        f"Inference finds classes and trains in one 5-way run. {DATA} The quick form has "
+        "and a model of one origin sees as many tasks as one of two pipelines. Half of the tasks "
+        "of the even mixture are of each origin, as of two pipelines; of the random mixture each "
+        "class is seen as often, so 80 % are Omniglot's: 60 % more than anyone else has. PROBE "
+        "rounds are not counted. The test has as many tasks of each origin, and the routed system "
+        f"answers. Inference finds classes and trains in one 5-way run. {DATA} The quick form has "
         "16 filters and 400 rounds of the mixture.",
         TABLE3,
         _cells3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, final
 
 import numpy as np
@@ -18,7 +19,12 @@ from dmaml.server.clustering.evidence import means_by
 from dmaml.server.clustering.grouping import whitening
 from dmaml.server.core.progress import Progress
 
-FEATURES: Final = {"pixels": ProbeKind.PIXELS, "embedding": ProbeKind.EMBEDDING}
+FEATURES: Final = {
+    "pixels": ProbeKind.PIXELS,
+    "embedding": ProbeKind.EMBEDDING,
+    "adapted": ProbeKind.SKETCHES,
+}
+_SAMPLES: Final = {"pixels": 50, "embedding": 50, "adapted": 10}
 _SILHOUETTE_ROWS: Final = 4096  # the silhouette needs the distances of all pairs
 _MAX_SEED: Final = 2**32
 
@@ -34,13 +40,18 @@ class KMeans:
     that every one starts from the same θ. Units that are not trained on (those of validation and
     test) get 1 / K for each.
 
+    With `features: adapted` a sample is where one step of adaptation takes the body's weights,
+    φ − θ = −α g, by a random projection of g (`worker.probes.sketches`: the gradient of a unit's
+    own support samples in one task). It is what functions can be told apart by, too.
+
     Args:
         config: `clustering.pipelines` is K; with `choose: silhouette` K is the number from 2 to
             `clustering.max_pipelines` with the best mean silhouette (up to 4,096 samples).
-        features: pixels (as they are), or embedding (the model's last hidden layer at θ).
-        samples: of each unit.
-        dims: features of more columns are projected to so many at random; 0: never.
-        warmup: TRAIN rounds on everything before it, which an embedding that says something needs.
+        features: pixels (as they are), embedding (the model's last hidden layer at θ), or adapted
+            (weights after a step).
+        samples: of each unit, of adapted on the average; None: 50, of adapted 10.
+        dims: features of more columns are projected to so many at random; 0: never, but of adapted.
+        warmup: TRAIN rounds on everything before it, which features at θ that say something need.
         restarts: of k-means from other centres; the best is taken.
         choose: given or silhouette.
         whiten: none, or noise: features are seen in units of noise, so that the
@@ -52,29 +63,31 @@ class KMeans:
 
     References:
         "Clustering Mixed Task Distributions using Meta-Learners": K-means of all samples before
-        meta-training, the majority of a class decides. (TSA-MAML clusters adapted weights
-        instead, which is not offered here.)
+        meta-training, the majority of a class decides.
+        Zhou, Zou, Yuan, Feng, Xiong, Hoi, "Task similarity aware meta learning: theory-inspired
+        improvement on MAML" (2021, TSA-MAML): K-means of adapted weights. We differ: theirs are
+        all weights of a task after all its steps, ours those of a unit after one, without the
+        head, whose rows are permuted with the labels; their groups begin at the centres, ours at θ.
     """
 
     def __init__(
         self,
         config: RunConfig,
         features: str = "pixels",
-        samples: int = 50,
+        samples: int | None = None,
         dims: int = 512,
         warmup: int = 0,
         restarts: int = 10,
         choose: str = "given",
         whiten: str = "none",
     ) -> None:
-        kind = FEATURES[choice("features", features, FEATURES)]
-        self._probe = Probe(
-            kind,
-            samples=count("samples", samples, least=1, page=PAGE),
-            dims=count("dims", dims, least=0, page=PAGE),
-        )
+        self._kind = FEATURES[choice("features", features, FEATURES)]
+        self._is_drawn = self._kind is ProbeKind.SKETCHES
+        given = _SAMPLES[features] if samples is None else samples
+        self._samples = count("samples", given, least=1, page=PAGE)
+        self._dims = count("dims", dims, least=1 if self._is_drawn else 0, page=PAGE)
         self._is_white = choice("whiten", whiten, ("none", "noise")) == "noise"
-        if self._is_white and self._probe.samples < 2:
+        if self._is_white and self._samples < 2:
             raise ValueError(
                 f"samples = {samples!r} with whiten 'noise': required 2 or more, for noise is how "
                 f"samples of one unit differ. See {PAGE}."
@@ -90,6 +103,8 @@ class KMeans:
             raise ValueError(f"clustering.{key} must be 2 or more with choose {choose!r}. Set it.")
         first = config.clustering.pipelines if is_given else 2
         self._sizes = (first,) if is_given else tuple(range(2, most + 1))
+        # units of a task: as often each is drawn
+        self._units_a_task = config.task.n_way if config.task.unit == "class" else 1
         self._seed = int(stream(config.run.seed, Kind.SERVER).integers(1, _MAX_SEED)[0])
 
     def initial(self) -> State:
@@ -97,12 +112,21 @@ class KMeans:
         return State({"version": 0, "tree": tree.roots(1)})
 
     def plan(self, state: State, progress: Progress) -> Probe | None:
-        """Ask for features once, after the warm-up."""
-        is_due = state.values["version"] == 0 and progress.trained >= self._warmup
-        return self._probe if is_due else None
+        """Ask for features once, after the warm-up; of adapted weights for the units before."""
+        if state.values["version"] or progress.trained < self._warmup:
+            return None
+        if not self._is_drawn:
+            return Probe(self._kind, samples=self._samples, dims=self._dims)
+        if "units" not in state.values:
+            return Probe(ProbeKind.UNITS)
+        tasks = math.ceil(self._samples * state.values["units"] / self._units_a_task)
+        return Probe(self._kind, tasks=tasks, dims=self._dims)
 
     def observe(self, state: State, observations: Observations) -> State:
         """Cluster the samples, and open a pipeline for each cluster but the first."""
+        if observations.probe.kind is ProbeKind.UNITS:
+            number = len(np.unique(observations.units))
+            return State({**state.values, "units": number}, state.arrays)
         rows = observations.values
         if self._is_white and len(rows):
             rows = whitened(observations.units, rows)

@@ -105,6 +105,26 @@ def test_it_asks_once_and_after_the_warm_up() -> None:
     assert strategy.plan(after, Progress(trained=4)) is None
 
 
+def test_adapted_weights_are_asked_for_once_the_units_are_known() -> None:
+    strategy = kmeans(warmup=2, features="adapted", samples=3, dims=8)
+    state, units = strategy.initial(), np.arange(11)
+
+    asked = [strategy.plan(state, Progress(trained=n)) for n in (1, 2)]
+    nothing = np.empty((0, 0), dtype=np.float32)
+    seen = Observations(Probe(ProbeKind.UNITS), 2, (0,), 20, units, nothing)
+    known = strategy.observe(state, seen)
+    then = strategy.plan(known, Progress(trained=2))
+    rows = np.repeat(units % 2, 3)[:, None] * np.ones((1, 8))
+    found = strategy.observe(known, observed(np.repeat(units, 3).tolist(), rows, 20, trained=2))
+
+    assert asked == [None, Probe(ProbeKind.UNITS)]
+    assert strategy.route(known).version == 0
+    assert then == Probe(ProbeKind.SKETCHES, tasks=7, dims=8)  # 3 x 11 units in tasks of 5
+    assert strategy.route(found).matrix[units].argmax(axis=1).tolist() == (units % 2).tolist()
+    assert found.values["features"] == "adapted"
+    assert strategy.plan(found, Progress(trained=3)) is None
+
+
 def test_whitened_features_show_groups_beside_columns_of_noise() -> None:
     random = np.random.default_rng(1)
     units = np.repeat(np.arange(40), 10)
@@ -151,6 +171,7 @@ def test_glyphs_and_textures_are_told_apart_where_all_pictures_have_the_same_val
         ({"pipelines": 1}, "clustering.pipelines must be 2 or more"),
         ({"pipelines": 1, "choose": "silhouette"}, "clustering.max_pipelines must be 2 or more"),
         ({"restarts": 1.5}, "restarts = 1.5"),
+        ({"features": "adapted", "dims": 0}, "dims = 0: required a whole number >= 1"),
     ],
 )
 def test_unsuitable_options_are_one_sentence(options: dict[str, Any], words: str | None) -> None:
