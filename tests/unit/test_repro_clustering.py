@@ -137,6 +137,12 @@ def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
         assert total(cells[row]) == pytest.approx(mixed, rel=0.01)
     if size == 2:
         assert total(cells["even-mixture"]) == mixed
+        even = total(cells["even-mixture-first-order"])
+        assert {cells[name].algorithm.order for name in cells if name.endswith("order")} == {
+            "first"
+        }
+        assert total(cells["k-means-first-order"]) == total(cells["mixture-first-order"]) == even
+        assert total(cells["omniglot-only-first-order"]) == even // 2
         assert total(cells["omniglot-only"]) == total(cells["miniimagenet-only"]) == mixed // 2
 
 
@@ -148,7 +154,8 @@ def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all()
     assert rows["miniimagenet-only-s1"]["only"] == {"train": "miniimagenet"}
     assert rows["random-mixture-s1"]["only"] == rows["mixture-s1"]["only"] == {}
     assert rows["even-mixture-s1"]["shares"] == "equal"
-    assert {one["shares"] for name, one in rows.items() if name != "even-mixture-s1"} == {"units"}
+    others = {one["shares"] for name, one in rows.items() if not name.startswith("even-mixture")}
+    assert others == {"units"}
     assert len({str(one["sources"]) for one in rows.values()}) == 1
 
 
