@@ -13,7 +13,7 @@ ifneq ($(wildcard ../shared/data),)
 export DMAML_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help run test e2e check format proto docs bench clean
+.PHONY: help run test e2e slow check format proto docs bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,6 +29,9 @@ e2e: $(VENV)/.dev wheelhouse/.done  ## slow proofs, and everything that happens 
 	the Compose v2 plugin (docker compose version)." >&2; exit 2; }
 	TORCH="$(firstword $(TORCH))" PIP_OPTIONS=--no-index docker compose build
 	$(BIN)/python -m pytest -m e2e tests
+
+slow: $(VENV)/.dev  ## of make e2e, what needs no Docker: sweeps, a whole repro, kill -9 in every phase
+	$(BIN)/python -m pytest -m e2e tests/integration tests/unit
 
 check: $(VENV)/.dev  ## style, types, imports
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from dmaml.common.schema import require_reader
 from dmaml.common.sections import ClusteringSection, FaultsSection, RunConfig, SyncSection, keys
 
 # which modes read a key of `sync`; the keys left out are read by all
-MODES: Final[dict[str, tuple[str, ...]]] = {
+_MODES: Final[dict[str, tuple[str, ...]]] = {
     "quorum": ("quorum",),
     "grace_s": ("quorum",),
     "late": ("quorum",),
@@ -65,7 +65,7 @@ def unread(mode: str) -> tuple[str, ...]:
     fields = SyncSection.model_fields
     return tuple(
         f"sync.{key}={json.dumps(fields[key].default)}"
-        for key, modes in MODES.items()
+        for key, modes in _MODES.items()
         if mode not in modes
     )
 
@@ -97,7 +97,7 @@ def _check_sync(config: RunConfig) -> None:
             f"sync.mode {sync.mode!r} with topology.parts {topology.parts}: there a slot is one "
             "item. Set topology.parts to 1 and raise topology.slots."
         )
-    for key, modes in MODES.items():
+    for key, modes in _MODES.items():
         value = getattr(sync, key)
         if value == SyncSection.model_fields[key].default:
             continue

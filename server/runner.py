@@ -23,7 +23,6 @@ from dmaml.common.gamma import Gamma
 from dmaml.common.items import TAKEN, ItemKind, Outcome, RunState, WorkItem
 from dmaml.common.layout import Flat, Layout, norm_of
 from dmaml.common.probes import Observation, Probe
-from dmaml.server import clustering
 from dmaml.server.answers import Answers
 from dmaml.server.clustering.clusterer import Clusterer
 from dmaml.server.combine import Computed, Tables
@@ -122,7 +121,7 @@ class Runner:
         self.metrics.durable.set(self.core.durable_round)
         self.metrics.route(self.gamma)
         self.metrics.show_validation(self.history.last_evaluation.get("metrics", {}))
-        if warning := clustering.never_asked(self.config):
+        if warning := self._clusterer.never_asks(self.core.progress, self.config.run.rounds):
             log.warning(warning)
         self.core.start(time.monotonic())
         self._dispatch()

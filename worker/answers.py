@@ -120,7 +120,7 @@ class Answerer:
             batches: what `draw` gave.
             others: those of the other pipelines, by id (PROBE and EVALUATE only).
             probe: what a PROBE item asks for.
-            gamma: the item's γ; None: there is one pipeline.
+            gamma: the item's γ; None: there is one pipeline, or it is not known.
         """
         if item.kind is ItemKind.INIT:
             return self._init(item)
@@ -133,8 +133,8 @@ class Answerer:
         if item.kind is ItemKind.EVALUATE:
             steps = self._config.evaluation.steps
             every = [self.calibrated(thetas[pipeline]) for pipeline in sorted(thetas)]
-            known = self._discriminant(layout, {item.pipeline: theta} | dict(others), gamma)
-            found = routing.evaluate(self.algorithm, every, batches[0], steps, known).metrics
+            discriminant = self._discriminant(layout, {item.pipeline: theta} | dict(others), gamma)
+            found = routing.evaluate(self.algorithm, every, batches[0], steps, discriminant).metrics
             return Answer(_EMPTY, num_tasks=batches[0].num_tasks, tables=found)
         if probe is None:
             raise ProtocolError(f"{item} came without what it asks for.")

@@ -27,8 +27,8 @@ def evaluate(
     """Return every task's figures under the pipeline that it is routed to; see `Algorithm`.
 
     That is the likeliest by the support set's features, or without a discriminant the one with the
-    least support loss after `steps` steps, of equal ones the first; one that has diverged is not
-    taken. The query set is not looked at.
+    least support loss after `steps` steps, of equal ones the first; one whose θ (by the loss: whose
+    loss) is not finite is not taken. The query set is not looked at.
 
     Args:
         thetas: parameters of the active pipelines, in the order of their ids; with one, it is

@@ -288,7 +288,7 @@ EXPERIMENTS: Final = (
         "MAML, 5-way 1-shot, at equal total tasks: where two pipelines train, rounds are halved, "
         "and a model of one origin sees as many tasks as one of two pipelines. Half of the tasks "
         "of the even mixture are of each origin, as of two pipelines; of the random mixture each "
-        "class is seen as often, so 80 % are Omniglot's: 60 % more than anyone else has. PROBE "
+        "class is seen as often, as in warm-ups, so 80 % are Omniglot's. PROBE "
         "rounds are not counted. A second learner, of first order with 16 filters, has 3,000 "
         "rounds of the mixture. The test has as many tasks of each origin, and the routed system "
         f"answers. Inference finds classes and trains in one 5-way run. {DATA} The quick form has "

@@ -140,7 +140,8 @@ EXPERIMENTS: Final = (
         "clustering_families",
         "Four families of functions: one MAML, clustered ones, and one for each family",
         "the synthetic tasks of HSML",
-        "Learner of sinusoid_5shot_learned.yaml, five steps with learned rates (with those of "
+        "Learner of sinusoid_5shot_learned.yaml, but for larger batches and their rate: five steps "
+        "with learned rates (with those of "
         "function_families_hsml.yaml a step adapts next to nothing), 100 tasks a round, at equal "
         "total tasks. K-means sees x and y. A "
         "model of one family alone has a quarter of the tasks and is tested on its family: the "

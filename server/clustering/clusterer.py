@@ -51,6 +51,22 @@ class Clusterer:
         """Return what is to be asked now, or None: train."""
         return self._strategy.plan(self._state, progress)
 
+    def never_asks(self, progress: Progress, rounds: int) -> str:
+        """Return a sentence if nothing is known and the run ends before anything is asked.
+
+        Such a run trains its first pipelines on everything; it may still be made longer.
+        """
+        if self._name == "none" or len(self.gamma.matrix) or progress.trained >= rounds:
+            return ""
+        ahead = (progress._replace(trained=n) for n in range(progress.trained, rounds))
+        if self._try(lambda: any(self._strategy.plan(self._state, one) for one in ahead)):
+            return ""
+        return (
+            f"clustering {self._name!r} asks for nothing before run.rounds {rounds} are over: "
+            "everything is learned as at the start. Raise run.rounds, or lower its options "
+            f"({clustering.PAGE})."
+        )
+
     def observe(self, observations: Observations) -> Gamma:
         """Make the state after a PROBE round and return its γ; in force once it is adopted."""
         state = self._try(lambda: self._strategy.observe(self._state, observations))

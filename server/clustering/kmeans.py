@@ -40,16 +40,18 @@ class KMeans:
     that every one starts from the same θ. Units that are not trained on (those of validation and
     test) get 1 / K for each.
 
-    With `features: adapted` a sample is where one step of adaptation takes the body's weights,
-    φ − θ = −α g, by a random projection of g (`worker.probes.sketches`: the gradient of a unit's
-    own support samples in one task). It is what functions can be told apart by, too.
+    With `features: adapted` a sample is where a first step of adaptation takes the body's weights,
+    φ − θ = −α g with one α for all layers, by a random projection of g (`worker.probes.sketches`:
+    the gradient of a unit's own support samples in one task, as label 0). Functions have it, too.
+    A unit that no task drew is where all γ are equal: in the first pipeline.
 
     Args:
         config: `clustering.pipelines` is K; with `choose: silhouette` K is the number from 2 to
             `clustering.max_pipelines` with the best mean silhouette (up to 4,096 samples).
         features: pixels (as they are), embedding (the model's last hidden layer at θ), or adapted
             (weights after a step).
-        samples: of each unit, of adapted on the average; None: 50, of adapted 10.
+        samples: of each unit, of adapted on the average (of tasks, where a unit is an alphabet);
+            None: 50, of adapted 10.
         dims: features of more columns are projected to so many at random; 0: never, but of adapted.
         warmup: TRAIN rounds on everything before it, which features at θ that say something need.
         restarts: of k-means from other centres; the best is taken.
@@ -66,8 +68,9 @@ class KMeans:
         meta-training, the majority of a class decides.
         Zhou, Zou, Yuan, Feng, Xiong, Hoi, "Task similarity aware meta learning: theory-inspired
         improvement on MAML" (2021, TSA-MAML): K-means of adapted weights. We differ: theirs are
-        all weights of a task after all its steps, ours those of a unit after one, without the
-        head, whose rows are permuted with the labels; their groups begin at the centres, ours at θ.
+        all weights of a task after all its steps, ours those of a unit after one, without learned
+        rates and without the head, whose rows are permuted with the labels; their groups begin at
+        the centres, ours at θ.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class KMeans:
             raise ValueError(f"clustering.{key} must be 2 or more with choose {choose!r}. Set it.")
         first = config.clustering.pipelines if is_given else 2
         self._sizes = (first,) if is_given else tuple(range(2, most + 1))
-        # units of a task: as often each is drawn
+        # units in a task, so that each is drawn `samples` times on the average
         self._units_a_task = config.task.n_way if config.task.unit == "class" else 1
         self._seed = int(stream(config.run.seed, Kind.SERVER).integers(1, _MAX_SEED)[0])
 

@@ -231,15 +231,14 @@ def test_an_unknown_option_is_refused_by_its_name(name: str) -> None:
         clustering.build(config_of(name, smaples=3))
 
 
-@pytest.mark.parametrize(
-    ("name", "first"), [("kmeans", 0), ("mixture", 4), ("gradient_tree", 10), ("none", None)]
-)
-def test_a_run_that_ends_before_anything_is_asked_is_told_of(name: str, first: int | None) -> None:
-    def sentence(rounds: int) -> str:
-        section = {"name": name.partition(",")[0], **CASES[name].section}
-        values = {"run": {"rounds": rounds}, "clustering": section}
-        return clustering.never_asked(resolve(from_mapping(values)))
+@pytest.mark.parametrize(("name", "first"), [("kmeans", 4), ("mixture", 4), ("gradient_tree", 10)])
+def test_a_run_that_ends_before_anything_is_asked_is_told_of(name: str, first: int) -> None:
+    clusterer = Clusterer(config_of(name, **({"warmup": 4} if name == "kmeans" else {})))
 
-    if first:  # after so many TRAIN rounds it asks, and after the last one nobody does
-        assert f"{name!r} asks for nothing before run.rounds {first} are over" in sentence(first)
-    assert sentence(1 + (first or 0)) == ""
+    sentence = clusterer.never_asks(START, first)  # after so many TRAIN rounds it would ask
+
+    assert f"{name!r} asks for nothing before run.rounds {first} are over" in sentence
+    assert clusterer.never_asks(START, first + 1) == ""
+    drive(clusterer, World(), rounds=first + 1)
+    assert clusterer.never_asks(START, first) == ""  # γ is known
+    assert Clusterer(config_of("none")).never_asks(START, first) == ""

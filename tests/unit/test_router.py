@@ -182,30 +182,30 @@ def test_pictures_go_where_the_features_of_training_tasks_are_like_theirs(tmp_pa
 
 def test_validation_goes_where_new_tasks_go(tmp_path: Path) -> None:
     learner = two_origins(tmp_path)
-    answerer, config = learner._answerer, learner.config
+    answerer, origin = learner._answerer, learner._answerer.source.origin
     checkpoint, _ = checkpoints.load_latest(tmp_path)
     assert checkpoint is not None
-    gamma = Gamma(1, (0, 1), checkpoint.tensors["gamma"])
-    thetas, layout = checkpoints.thetas_of(checkpoint), checkpoints.layout_of(checkpoint)
-    item = WorkItem(0, ItemKind.EVALUATE, 1, 0, 0, 0, 0)  # of any pipeline
+    one, other = checkpoints.thetas_of(checkpoint).values()
+    layout = checkpoints.layout_of(checkpoint)
+    gamma = Gamma(1, (1, 2, 4), np.eye(3, dtype=np.float32)[1 + origin])  # after splits
+    item = WorkItem(0, ItemKind.EVALUATE, 4, 0, 0, 0, 0)  # of any pipeline
     batches = answerer.draw(item, gamma)
-    others = {0: thetas[0]}
+    others = {2: one, 1: np.full_like(one, np.nan)}  # the first has diverged
 
-    found = answerer.answer(item, thetas[1], layout, batches, others, gamma=gamma).tables
+    found = answerer.answer(item, other, layout, batches, others, gamma=gamma).tables["loss"]
 
-    is_textures = answerer.source.origin[batches[0].units].mean(axis=1)
-    is_pure = np.isin(is_textures, (0.0, 1.0))
-    every = [params_of(layout, thetas[pipeline]) for pipeline in (0, 1)]
-    own, other = (
-        routing.evaluate_under(answerer.algorithm, every, batches[0], 2, chosen).metrics["loss"]
-        for chosen in (is_textures.astype(int), 1 - is_textures.astype(int))
-    )
-    is_own = (found["loss"] == own).all(axis=1)[is_pure]
-    assert is_own.mean() > 0.9
-    assert config.evaluation.steps == 2
-    by_loss = answerer.answer(item, thetas[1], layout, batches, others).tables["loss"]
-    assert not (by_loss == own).all(axis=1)[is_pure].all()  # support losses do not tell them apart
-    assert (own != other).any(axis=1).all()
+    shares = origin[batches[0].units].mean(axis=1)
+    is_pure = np.isin(shares, (0.0, 1.0))
+    every = [params_of(layout, theta) for theta in (one, other)]
+    own = routing.evaluate_under(
+        answerer.algorithm, every, batches[0], 2, (shares > 0.5).astype(int)
+    ).metrics["loss"]
+    assert (found == own).all(axis=1)[is_pure].mean() > 0.9
+    by_loss = answerer.answer(item, other, layout, batches, others).tables["loss"]
+    assert (by_loss == own).all(axis=1)[is_pure].mean() < 0.9  # support losses do not tell them
+    unknown = Gamma(1, (1, 2, 4), np.zeros((0, 3), np.float32))
+    as_unknown = answerer.answer(item, other, layout, batches, others, gamma=unknown).tables
+    assert (as_unknown["loss"] == by_loss).all()
 
 
 def test_the_discriminant_is_that_of_gaussians_with_one_covariance(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from dmaml.worker.probes.features import body_of
 from dmaml.worker.probes.losses import sample_losses
 from dmaml.worker.probes.projection import Projection
 from dmaml.worker.tasks.base import TaskSource
+
+CHUNK: Final = 64  # tasks whose pictures are held at a time
 
 
 def sketches(
@@ -64,15 +68,19 @@ def sketches(
     empty = np.empty(0, dtype=np.int64), np.empty((0, probe.dims), dtype=np.float32)
     if not streams:
         return empty
-    try:
-        batch = source.sample(streams, own, task.n_way, task.k_shot, task.k_query)
-    except TooFewUnitsError:
-        return empty
-    rows = [
-        project(gradients_of_classes(model, params, body, one.support_x[0], one.support_y[0]))
-        for one in stacks(batch, 1, torch.float32)
-    ]
-    return batch.units.ravel(), np.concatenate(rows)
+    units, rows = [], []
+    for first in range(0, len(streams), CHUNK):
+        some = streams[first : first + CHUNK]
+        try:
+            batch = source.sample(some, own, task.n_way, task.k_shot, task.k_query)
+        except TooFewUnitsError:
+            return empty
+        units.append(batch.units.ravel())
+        rows += [
+            project(gradients_of_classes(model, params, body, one.support_x[0], one.support_y[0]))
+            for one in stacks(batch, 1, torch.float32)
+        ]
+    return np.concatenate(units), np.concatenate(rows)
 
 
 def gradients_of_classes(
