@@ -218,6 +218,16 @@ def test_kmeans_opens_a_pipeline_for_each_kind_of_pictures_and_cluster_shows_the
     assert "routed by centres" in capsys.readouterr().out
 
 
+def test_a_run_that_is_over_before_its_warm_up_says_so_at_the_start(
+    tmp_path: Path, pictures: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    kmeans = {"name": "kmeans", "pipelines": 2, "options": {"warmup": 2}}
+
+    train(pictures(run={"rounds": 2}, clustering=kmeans), tmp_path / "run")
+
+    assert "clustering 'kmeans' asks for nothing before run.rounds 2 are over" in caplog.text
+
+
 def test_cluster_of_a_run_without_clustering_shows_one_pipeline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
