@@ -35,6 +35,7 @@ __all__ = [
     "resolve",
     "semantic",
     "to_text",
+    "units_of_task",
     "usual_contributions",
 ]
 
@@ -103,6 +104,11 @@ def evaluation_shape(config: RunConfig) -> tuple[int, int]:
     """Return n_way and k_shot of the evaluation tasks."""
     task, evaluation = config.task, config.evaluation
     return evaluation.n_way or task.n_way, evaluation.k_shot or task.k_shot
+
+
+def units_of_task(config: RunConfig) -> int:
+    """Return how many units a task is drawn from: n_way classes, or one alphabet, or one split."""
+    return config.task.n_way if config.task.unit == "class" else 1
 
 
 def quorum_of(config: RunConfig) -> int:

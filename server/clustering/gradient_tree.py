@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import RunConfig, most_pipelines
+from dmaml.common.config import RunConfig, most_pipelines, units_of_task
 from dmaml.common.gamma import ROOT, Gamma
 from dmaml.common.options import count, number
 from dmaml.common.probes import Probe, ProbeKind
@@ -81,7 +81,7 @@ class GradientTree:
         self._dims = count("dims", dims, least=2, page=PAGE)
         self._tasks = count("tasks", tasks, least=1, page=PAGE)
         self._alpha = number("alpha", alpha, "> 0, <= 1", lambda a: 0 < a <= 1, page=PAGE)
-        fewest = task.n_way if task.unit == "class" else 1
+        fewest = units_of_task(config)
         self._least = fewest if least is None else count("least", least, least=fewest, page=PAGE)
         self._depth = count("depth", depth, least=1, page=PAGE)
         self._restarts = count("restarts", restarts, least=1, page=PAGE)

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmaml.common.config import RunConfig, most_pipelines
+from dmaml.common.config import RunConfig, most_pipelines, units_of_task
 from dmaml.common.gamma import Gamma
 from dmaml.common.options import choice, count
 from dmaml.common.probes import Probe, ProbeKind
@@ -106,8 +106,7 @@ class KMeans:
             raise ValueError(f"clustering.{key} must be 2 or more with choose {choose!r}. Set it.")
         first = config.clustering.pipelines if is_given else 2
         self._sizes = (first,) if is_given else tuple(range(2, most + 1))
-        # units in a task, so that each is drawn `samples` times on the average
-        self._units_a_task = config.task.n_way if config.task.unit == "class" else 1
+        self._units_a_task = units_of_task(config)
         self._seed = int(stream(config.run.seed, Kind.SERVER).integers(1, _MAX_SEED)[0])
 
     def initial(self) -> State:
@@ -122,6 +121,7 @@ class KMeans:
             return Probe(self._kind, samples=self._samples, dims=self._dims)
         if "units" not in state.values:
             return Probe(ProbeKind.UNITS)
+        # so many that each unit is drawn `samples` times on the average
         tasks = math.ceil(self._samples * state.values["units"] / self._units_a_task)
         return Probe(self._kind, tasks=tasks, dims=self._dims)
 

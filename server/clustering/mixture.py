@@ -8,7 +8,7 @@ from typing import Final, final
 
 import numpy as np
 
-from dmaml.common.config import RunConfig, most_pipelines
+from dmaml.common.config import RunConfig, most_pipelines, units_of_task
 from dmaml.common.gamma import Gamma
 from dmaml.common.options import choice, count, number
 from dmaml.common.probes import FEATURES, Probe, ProbeKind
@@ -145,8 +145,7 @@ class Mixture:
         self._overlap = number("overlap", overlap, ">= 0", lambda x: x >= 0, page=PAGE)
         self._reseeds, self._moves = counted("reseeds", reseeds, 0), counted("moves", moves, 0)
         self._restarts, self._trial = counted("restarts", restarts, 1), counted("trial", trial, 1)
-        # units of a task, and of a pipeline that can train
-        self._units_a_task = config.task.n_way if config.task.unit == "class" else 1
+        self._units_a_task = units_of_task(config)  # so many a pipeline needs to train
         self._seed = config.run.seed
         self._size = config.clustering.pipelines
         if self._size < 2:
