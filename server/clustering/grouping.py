@@ -14,6 +14,14 @@ begins 4 (D − K + 2) times with K-means, each time in a space of unit covarian
 directions drawn at random, and the likeliest end is taken; of D = 1, 2, 4, 8 that of the largest
 gain, by Bayes' information criterion.
 
+Families of functions are not apart but spread: sines and lines are zero on the average. What tells
+them is the directions that they differ in, so there each group has a covariance of its own,
+
+    a_u ~ Σ_k π_k Normal(μ_k, Σ_k)                                                        (full)
+
+and an odd unit is not moved. Families that hold one another (a quadratic with a small square is a
+line) overlap.
+
 References:
     Friedman, Rubin, "On some invariant criteria for grouping data" (1967): the tied mixture.
     Prince, Elder, "Probabilistic linear discriminant analysis" (2007): W and means of units.
@@ -31,6 +39,8 @@ from numpy.typing import NDArray
 from dmaml.common.seeds import Float64, Int64, Stream
 from dmaml.server.clustering.evidence import means_by, shortened
 
+TIED: Final = "tied"  # scikit-learn's words
+FULL: Final = "full"
 SPACES: Final = (1, 2, 4, 8)  # D
 _UNITS_OF_A_DIM: Final = 8  # D is at most a so-many-th of the units
 _CLIP: Final = 3.0  # no unit is farther from the middle than so many median distances
@@ -60,12 +70,17 @@ class Groups(NamedTuple):
 
 
 def grouped(
-    units: Int64, rows: NDArray[np.float32], parts: int, is_direction: bool, own: Stream
+    units: Int64,
+    rows: NDArray[np.float32],
+    parts: int,
+    is_direction: bool,
+    own: Stream,
+    covariance: str = TIED,
 ) -> Groups:
     """Cluster units by the mean of their rows.
 
-    A mean far from all others is moved towards the middle first, for else a single odd unit is a
-    group.
+    With one covariance for all a mean far from all others is moved towards the middle first, for
+    else a single odd unit is a group.
 
     Args:
         units: of each row, int64 `[rows]`.
@@ -73,6 +88,7 @@ def grouped(
         parts: K.
         is_direction: rows are brought to length 1, so that their directions are compared.
         own: where its random numbers come from.
+        covariance: one for all groups, or of each group its own.
 
     Raises:
         ValueError: fewer units than groups.
@@ -94,13 +110,14 @@ def grouped(
         means = means_by(inverse, rows, len(known))
         if len(rows) > len(known):
             means = means @ whitening(rows, inverse, means)
-        means = shortened(means, np.median(means, axis=0), _CLIP)
+        if covariance == TIED:
+            means = shortened(means, np.median(means, axis=0), _CLIP)
         most = max(parts - 1, min(SPACES[-1], len(known) // _UNITS_OF_A_DIM))
         places = PCA(min(most, *means.shape), random_state=seed).fit_transform(means)
         places /= np.maximum(places.std(axis=0), 1e-12)
         some = own.permutation(len(places))[:_FITTED]
         several = sorted({min(max(dims, parts - 1), places.shape[1]) for dims in SPACES})
-        found = [tied(places[:, :dims], some, parts, seed) for dims in several]
+        found = [mixed(places[:, :dims], some, parts, seed, covariance) for dims in several]
         return Groups(known, *max(found, key=lambda one: one[1]))
 
 
@@ -139,12 +156,15 @@ def quieted(noise: Float64) -> Float64:
     return found
 
 
-def tied(places: Float64, some: Int64, parts: int, seed: int) -> tuple[Float64, float]:
-    """Return γ of the tied mixture and its gain, nats of all units.
+def mixed(
+    places: Float64, some: Int64, parts: int, seed: int, covariance: str
+) -> tuple[Float64, float]:
+    """Return γ of the mixture of Gaussians and its gain, nats of all units.
 
     Args:
         places: of units, float64 `[S, D]`, each column of variance 1 and uncorrelated.
         some: the units that it is fitted to.
+        covariance: one for all groups, or of each group its own.
     """
     from scipy.stats import ortho_group
     from sklearn.mixture import GaussianMixture
@@ -157,7 +177,7 @@ def tied(places: Float64, some: Int64, parts: int, seed: int) -> tuple[Float64, 
 
     def fitted(count: int, number: int) -> GaussianMixture:
         model = GaussianMixture(
-            count, covariance_type="tied", max_iter=_STEPS, random_state=seed + number,
+            count, covariance_type=covariance, max_iter=_STEPS, random_state=seed + number,
             reg_covar=_LEAST_VARIANCE,
         )  # fmt: skip
         return model.fit(places[some] @ maps[number])

@@ -16,7 +16,7 @@ from dmaml.common.seeds import Float64, Int64, Kind, Stream, stream
 from dmaml.server.clustering import PAGE, evidence, partition, tree
 from dmaml.server.clustering.base import Observations, State
 from dmaml.server.clustering.evidence import Evidence, Fit
-from dmaml.server.clustering.grouping import faint, grouped
+from dmaml.server.clustering.grouping import FULL, TIED, faint, grouped
 from dmaml.server.clustering.partition import members_of, replaced, versioned
 from dmaml.server.core.progress import Progress
 
@@ -76,7 +76,7 @@ class Mixture:
         every: TRAIN rounds between two cycles.
         cycles: of EM; then γ stays. None: to the end of the run.
         visits: of each unit by a cycle, on the average; as many tasks as that takes.
-        split_visits: the same of the sketches or losses of a split.
+        split_visits: the same of the sketches or losses of a split; None: 4, of regression 16.
         samples: of each unit, of embedding and pixels.
         dims: columns of sketches; wider features are projected to so many, 0: never.
         memory: λ, of evidence from one cycle to the next; 1 forgets nothing.
@@ -91,6 +91,8 @@ class Mixture:
         trial: cycles of each try.
         moves: most split-and-merge moves.
         overlap: pipelines less apart than so many deviations may be merged.
+        covariance: of the groups of a split: tied, one for all, or full, of each its own; None:
+            tied, of regression full.
 
     Raises:
         ValueError: an unsuitable option.
@@ -110,7 +112,7 @@ class Mixture:
         every: int = 50,
         cycles: int | None = 12,
         visits: float = 2.0,
-        split_visits: float = 4.0,
+        split_visits: float | None = None,
         samples: int = 20,
         dims: int = 512,
         memory: float = 0.9,
@@ -124,6 +126,7 @@ class Mixture:
         trial: int = 3,
         moves: int = 0,
         overlap: float = 2.0,
+        covariance: str | None = None,
     ) -> None:
         def counted(name: str, value: object, least: int) -> int:
             return count(name, value, least=least, page=PAGE)
@@ -132,9 +135,13 @@ class Mixture:
         self._first = firsts(first, is_regression)
         given = scale if scale is not None else ("log" if is_regression else "raw")
         self._is_log = choice("scale", given, SCALES) == "log"
+        given = covariance if covariance is not None else (FULL if is_regression else TIED)
+        self._covariance = choice("covariance", given, (TIED, FULL))
         self._warmup, self._every = counted("warmup", warmup, 0), counted("every", every, 1)
         self._cycles = None if cycles is None else counted("cycles", cycles, 1)
         self._visits = number("visits", visits, "> 0", lambda x: x > 0, page=PAGE)
+        if split_visits is None:
+            split_visits = 16.0 if is_regression else 4.0
         self._split_visits = number("split_visits", split_visits, "> 0", lambda x: x > 0, page=PAGE)
         self._samples, self._dims = counted("samples", samples, 1), counted("dims", dims, 0)
         self._memory = number("memory", memory, "> 0 and <= 1", lambda x: 0 < x <= 1, page=PAGE)
@@ -236,7 +243,8 @@ class Mixture:
     def _groups(self, state: State, seen: Observations) -> tuple[int, Int64, Float64]:
         """Return the pipeline to split, its units that were seen, and their γ in the parts."""
         way, parts, donor = self._way(state), self._parts(state), state.values["donor"]
-        values, is_direction = seen.values, way == "sketches"
+        values = seen.values
+        is_direction = way == "sketches" and self._covariance == TIED
         if FIRST[way] is ProbeKind.LOSSES:
             values = values[:, [seen.pipelines.index(donor)]]
         donors = members_of(state) if FIRST[way] in FEATURES else (donor,)
@@ -245,7 +253,9 @@ class Mixture:
             mine = np.isin(seen.units, partition.units_of(state, pipeline))
             if pipeline == donor or len(np.unique(seen.units[mine])) >= parts * self._units_a_task:
                 own = self._stream(state)
-                found[pipeline] = grouped(seen.units[mine], values[mine], parts, is_direction, own)
+                found[pipeline] = grouped(
+                    seen.units[mine], values[mine], parts, is_direction, own, self._covariance
+                )
         best = max(found, key=lambda pipeline: found[pipeline].gain)
         return best, found[best].units, found[best].gamma
 

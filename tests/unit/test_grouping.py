@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from dmaml.common.seeds import Kind, stream
-from dmaml.server.clustering.grouping import Groups, grouped, quieted
+from dmaml.server.clustering.grouping import FULL, TIED, Groups, grouped, quieted
 
 
-def groups_of(means: Any, parts: int = 2, is_direction: bool = False) -> Groups:
+def groups_of(
+    means: Any, parts: int = 2, is_direction: bool = False, covariance: str = TIED
+) -> Groups:
     rows = np.asarray(means, dtype=np.float32)
     own = stream(1, Kind.SERVER)
-    return grouped(np.arange(len(rows)), rows, parts, is_direction, own)
+    return grouped(np.arange(len(rows)), rows, parts, is_direction, own, covariance)
 
 
 def share_right(found: Groups, kinds: Any) -> float:
@@ -83,6 +85,17 @@ def test_directions_are_compared_whatever_their_lengths() -> None:
     means *= random.uniform(0.01, 100.0, size=(200, 1))
 
     assert share_right(groups_of(means, is_direction=True), kinds) > 0.99
+
+
+def test_groups_of_one_mean_are_found_by_the_directions_that_they_differ_in() -> None:
+    random = np.random.default_rng(1)
+    kinds = random.permutation(400) % 2
+    means = 0.2 * random.normal(size=(400, 6))
+    means[:, :2] += random.normal(size=(400, 2)) * (kinds == 0)[:, None] * 4.0
+    means[:, 2:4] += random.normal(size=(400, 2)) * (kinds == 1)[:, None] * 4.0
+
+    assert share_right(groups_of(means, covariance=FULL), kinds) > 0.97
+    assert share_right(groups_of(means), kinds) < 0.8
 
 
 def test_groups_are_found_in_a_small_direction_beside_larger_groups_that_are_less_apart() -> None:

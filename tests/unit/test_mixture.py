@@ -175,6 +175,21 @@ def test_what_is_asked_for_and_when() -> None:
     assert strategy.route(state).pipelines == (0,)
 
 
+@pytest.mark.parametrize(("n_way", "visits"), [(1, 16), (5, 4)])
+def test_a_function_is_met_sixteen_times_before_a_split_and_a_class_four_times(
+    n_way: int, visits: int
+) -> None:
+    strategy = clustering.build(config_of(warmup=0, first="sketches", n_way=n_way))
+    units = np.arange(50)
+    asked = Probe(ProbeKind.UNITS)
+    seen = Observations(asked, 0, (0,), 60, units, np.empty((0, 0), dtype=np.float32))
+
+    state = strategy.observe(strategy.initial(), seen)
+    split = strategy.plan(state, Progress(trained=0))
+
+    assert split == Probe(ProbeKind.SKETCHES, tasks=50 * visits // n_way, dims=512)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -184,6 +199,7 @@ def test_what_is_asked_for_and_when() -> None:
         ({"memory": 0.0}, "> 0 and <= 1"),
         ({"temperature": 0.5}, ">= 1"),
         ({"scale": "cube"}, "raw"),
+        ({"covariance": "diag"}, "full"),
         ({"every": 0}, "every"),
         ({"visits": 0.0}, "visits"),
         ({"least": 1.0}, "least"),

@@ -135,6 +135,12 @@ def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
     mixed = total(cells.get("random-mixture") or cells["one-maml"])
     for row in {"k-means", "inference", "mixture", "tree"} & set(cells):
         assert total(cells[row]) == pytest.approx(mixed, rel=0.01)
+    if size == 4:
+        size = 2
+        for row in ("k-means", "mixture", "tree", "one-maml"):
+            assert total(cells[f"two-families-{row}"]) == mixed
+        assert total(cells["two-families-sine-alone"]) == mixed // 2
+        return
     if size == 2:
         assert total(cells["even-mixture"]) == mixed
         even = total(cells["even-mixture-first-order"])
@@ -197,10 +203,14 @@ def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
 
     assert [(one.measured, one.verdict) for one in claims] == [
         ("0.25", "reached"), ("0.25", "reached"), ("0.25", "reached"), ("0.75", "above 0.5"),
+        *[("0.25", "reached")] * 3, ("1.00", "above 0.5"),
     ]  # fmt: skip
+    assert claims[4].what == "error of two families: K-means in that of one MAML"
     assert claims[0].what == "error of K-means in that of one MAML"
     assert claims[3].what == "error of one MAML for each family in that of one MAML"
-    assert outcome.tables[0].rows[-1][-1] == "1.500 (1.500)"
+    assert [row[-1] for row in outcome.tables[0].rows if "each family" in row[0]] == [
+        "1.500 (1.500)", "2.000 (2.000)",
+    ]  # fmt: skip
 
 
 # -- the tree --------------------------------------------------------------------------------------
