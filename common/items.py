@@ -49,6 +49,7 @@ class Outcome(enum.IntEnum):
     PAUSED = 13
 
 
+OVER = frozenset({RunState.FINISHED, RunState.FAILED})
 TAKEN = frozenset({Outcome.COMMITTED, Outcome.BUFFERED, Outcome.NON_FINITE, Outcome.NORM})
 VOID = frozenset({Outcome.NON_FINITE, Outcome.NORM})
 

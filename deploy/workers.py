@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
 from dmaml.common.errors import ConfigError, ServerUnreachableError
-from dmaml.common.items import RunState
+from dmaml.common.items import OVER, RunState
 from dmaml.common.notices import WORKING, Notifier
 from dmaml.deploy.crew import Cluster, Crew
 from dmaml.deploy.demand import Demand
@@ -18,8 +17,6 @@ from dmaml.deploy.interrupts import interrupt_on_sigterm, undisturbed
 from dmaml.deploy.supervisor import Supervisor
 from dmaml.worker.connection import Address, Retry
 from dmaml.worker.operator import Operator, Status
-
-OVER: Final = (RunState.FINISHED, RunState.FAILED)
 
 
 @dataclass(frozen=True)

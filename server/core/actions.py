@@ -108,6 +108,13 @@ class Commit:
     last_answer_at: float
     gamma_version: int = 0
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether it moves the parameters: a TRAIN answer counts."""
+        return self.kind is ItemKind.TRAIN and any(
+            head.num_tasks and head.item not in self.voids for head in self.heads
+        )
+
 
 class Save(NamedTuple):
     """Write a checkpoint of the state of now and come back with `Core.saved`.

@@ -9,13 +9,14 @@ become a commit is the mode's to say (`modes`), who gets which item `leasing`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from dmaml.common import config as configuration
 from dmaml.common.config import RunConfig, most_pipelines
 from dmaml.common.errors import IdentityMismatchError, RunFailedError
-from dmaml.common.items import TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
-from dmaml.server.core.actions import Action, Commit, Head, Save, Verdict, Wake, in_slot_order
+from dmaml.common.items import OVER, TAKEN, VOID, ItemKind, Outcome, RunState, WorkItem
+from dmaml.server.core.actions import Action, Head, Save, Verdict, Wake
+from dmaml.server.core.committing import commit_of
+from dmaml.server.core.itinerary import Itinerary
 from dmaml.server.core.late import Late
 from dmaml.server.core.leasing import Leasing
 from dmaml.server.core.membership import Given, Hello, Membership, Session
@@ -25,16 +26,15 @@ from dmaml.server.core.outbox import Outbox
 from dmaml.server.core.progress import Progress
 from dmaml.server.core.publication import Publication
 from dmaml.server.core.round import NumRequired, OpenItem, Round
-from dmaml.server.core.sequence import PlanKind, Routes, items_of, next_kind
+from dmaml.server.core.sequence import PlanKind, Routes
 from dmaml.server.core.verdicts import (
-    judge_sizes,
+    Standing,
+    judge,
     outcome_of,
     require_same_numerics,
     void_round_sentence,
     void_sentence,
 )
-
-OVER: Final = frozenset({RunState.FINISHED, RunState.FAILED})
 
 
 class Core:
@@ -62,12 +62,12 @@ class Core:
         self.members = Membership(epoch, limits.session_s, limits.max_workers, tag)
         self._mode = mode_of(config)
         self.routes = routes
-        self._plan = plan
         self._num_required = num_required
         self._rounds: dict[int, Round] = {}
         self._late = Late(config, most_pipelines(config))
         self._batch: Batch | None = None  # being committed
         self._has_moved = False  # it moves the parameters
+        self._itinerary = Itinerary(config, plan, self._mode, self._rounds)
         self._published = Publication(self.memory)
         self._outbox = Outbox()
         self.leasing = Leasing(
@@ -78,13 +78,11 @@ class Core:
             self._published,
             self._outbox,
             self._mode.has_barrier,
-            self._items_after,
+            lambda: self._itinerary.after(self.progress, self.routes),
         )
         self._save_asked: Progress | None = None  # a checkpoint that the run waits for
         self._is_draining = False
         self._founder: Hello | None = None  # did INIT; kept, for it may be gone at the commit
-        self._after: tuple[WorkItem, ...] | None = None  # items of the round after
-        self._made: tuple[object, tuple[WorkItem, ...]] = (None, ())  # for which round, its items
 
     # -- the outside -------------------------------------------------------------------------
 
@@ -214,54 +212,17 @@ class Core:
         return self._judge(head, self.leasing.entry(head.item))
 
     def _judge(self, head: Head, entry: OpenItem | None) -> Verdict | None:
-        item = head.item
-        if head.token.epoch != self.epoch:
-            return Verdict(
-                Outcome.STALE_EPOCH,
-                f"push refused: lease of epoch {head.token.epoch}, the server is at {self.epoch}: "
-                "it restarted. Join again and push again.",
-            )
+        standing = Standing(
+            epoch=self.epoch,
+            state=self.state,
+            round=self.progress.round,
+            durable_round=self.durable_round,
+            version=self.progress.version + (self._batch is not None) + self._mode.backlog,
+            num_elements=self.memory.num_elements,
+            may_sit_out=len(self.routes.pipelines) > 1,
+        )
         session = self.members.find(head.worker_id, self.epoch)
-        last = session.last if session is not None else None
-        if last is not None and last.item == item:
-            outcome = last.outcome
-            is_durable = item.round < self.durable_round and not last.is_merged
-            if outcome is Outcome.BUFFERED and is_durable:
-                outcome = Outcome.COMMITTED
-            return Verdict(outcome, f"{item}: answered before by the same actor.")
-        is_closed = entry is None and item.round < self.progress.round
-        if is_closed or (entry is not None and entry.outcome is not None):
-            return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
-        if self.state in OVER:
-            return Verdict(Outcome.PAUSED, f"push refused: the run is {self.state.name}.")
-        lease = entry.leases.get(head.token.counter) if entry is not None else None
-        if session is None or (lease is not None and lease.worker_id != head.worker_id):
-            lease = None
-        ahead = (self._batch is not None) + self._mode.backlog
-        late = self._late.judge(item, lease, self.progress.version + ahead)
-        if late is not None:
-            return late
-        if lease is None:
-            return Verdict(
-                Outcome.STALE_LEASE,
-                f"push refused: lease {head.token.counter} on {item} ended or never was. "
-                "Ask for a new one.",
-            )
-        if head.base_digest != lease.base_digest and item.kind is not ItemKind.INIT:
-            return Verdict(
-                Outcome.STALE_BASE,
-                f"push refused: computed from parameters {head.base_digest[:12]!r}, {item} asks "
-                f"for version {lease.item.base_version} with {lease.base_digest[:12]!r}. Pull and "
-                "recompute.",
-            )
-        if item.gamma_version != lease.item.gamma_version:
-            return Verdict(
-                Outcome.STALE_BASE,
-                f"push refused: computed by γ version {item.gamma_version}, {item} asks for "
-                f"{lease.item.gamma_version}. Ask for a new lease.",
-            )
-        may_sit_out = len(self.routes.pipelines) > 1
-        return judge_sizes(self.config, self.memory.num_elements, head, may_sit_out)
+        return judge(self.config, standing, head, entry, session, self._late)
 
     def deliver(self, now: float, head: Head, is_finite: bool = True) -> Verdict:
         """Take an answer whose payload is in place; the first one of an item counts.
@@ -337,7 +298,8 @@ class Core:
         if self.state is RunState.INIT:
             self.state = RunState.RUNNING
         if routes is not None and routes != self.routes:
-            self.routes, self._after = routes, None
+            self.routes = routes
+            self._itinerary.forget()
         self._close_rounds()
         self._published.committed(self.memory, is_published=not self._mode.is_durable_first)
         self._save_if_behind()
@@ -462,35 +424,10 @@ class Core:
             missed = first.drop_missing()
             self._late.add(missed)
             self.leasing.close(missed)
-        entries = [self._rounds[item.round].items[item] for item in batch.items]
-        heads = [entry.head for entry in entries if entry.head is not None]
-        voids = {h.item for h, e in zip(heads, entries, strict=True) if e.outcome in VOID}
-        answered = [entry.answered_at for entry in entries]
-        if batch.kind is ItemKind.TRAIN:
-            merged = self._late.take()
-            if merged or not self._mode.has_barrier:  # else they are of one round, and in order
-                heads = in_slot_order(heads + [head for head, _ in merged])
-            voids |= {head.item for head, outcome in merged if outcome in VOID}
-        self._batch = batch
-        self._has_moved = batch.kind is ItemKind.TRAIN and any(
-            head.num_tasks and head.item not in voids for head in heads
-        )
-        version = self.progress.version
-        self._outbox.add(
-            Commit(
-                number=self.progress.commits,
-                kind=batch.kind,
-                index=batch.items[0].index,
-                version=version,
-                heads=tuple(heads),
-                voids=frozenset(voids),
-                staleness=tuple(version - head.item.base_version for head in heads),
-                opened_at=batch.opened_at,
-                first_answer_at=min(answered),
-                last_answer_at=max(answered),
-                gamma_version=batch.items[0].gamma_version,
-            )
-        )
+        merged = self._late.take() if batch.kind is ItemKind.TRAIN else []
+        commit = commit_of(batch, self._rounds, merged, self.progress, self._mode.has_barrier)
+        self._batch, self._has_moved = batch, commit.has_moved
+        self._outbox.add(commit)
 
     def _note_quorum(self, now: float, one: Round) -> None:
         """Once a round has its quorum, hand out nothing more of it; come back after the grace."""
@@ -528,8 +465,8 @@ class Core:
                 return
             if not self._rounds and not self._may_start():
                 return
-            ahead = self._progress_ahead()
-            kind = None if self._is_draining else next_kind(self.config, ahead, self._plan)
+            ahead = self._itinerary.ahead(self.progress)
+            kind = None if self._is_draining else self._itinerary.kind(ahead)
             if not self._rounds and self._has_ended(kind):
                 return
             if kind is None or (self._rounds and kind is not ItemKind.TRAIN):
@@ -545,8 +482,8 @@ class Core:
         return self.progress.commits - self.durable.commits >= most
 
     def _open(self, now: float, progress: Progress, kind: ItemKind) -> None:
-        items = self._items_of(progress, kind)
-        self._after = None
+        items = self._itinerary.items(progress, kind, self.routes)
+        self._itinerary.forget()
         one = Round(progress.round, kind, items, now)
         known = self.memory.applied if kind is ItemKind.TRAIN else frozenset()
         done = {item for item in items if place_of(item) in known} if known else set()
@@ -566,30 +503,6 @@ class Core:
         if len(self._rounds) >= self._mode.window:
             return False
         return all(one.kind is ItemKind.TRAIN for one in self._rounds.values())
-
-    def _progress_ahead(self) -> Progress:
-        """Return the progress once the rounds in progress are done."""
-        ahead = self.progress
-        for one in self._rounds.values():
-            ahead = ahead.committed(one.kind, 0).closed(one.kind)
-        return ahead
-
-    def _items_after(self) -> tuple[WorkItem, ...]:
-        """Return the items of the round after those in progress, as they are handed out."""
-        if self._after is None:
-            after = self._progress_ahead()
-            kind = next_kind(self.config, after, self._plan)
-            items = self._items_of(after, kind) if kind else ()
-            is_train = kind is ItemKind.TRAIN
-            self._after = self._mode.opened(items, items[0].index) if is_train else items
-        return self._after
-
-    def _items_of(self, progress: Progress, kind: ItemKind) -> tuple[WorkItem, ...]:
-        """Return the items of the next round: the same ones that were hinted at."""
-        key = (kind, progress._replace(evaluated=0, tasks_seen=0, commits=0), self.routes)
-        if self._made[0] != key:
-            self._made = key, items_of(self.config, progress, kind, self.routes)
-        return self._made[1]
 
     def _has_ended(self, kind: ItemKind | None) -> bool:
         """Ask for the checkpoint that is due between rounds; tell whether the run is at its end."""

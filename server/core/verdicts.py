@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import FingerprintMismatchError
-from dmaml.common.items import ItemKind, Outcome, train_tasks
+from dmaml.common.items import OVER, ItemKind, Outcome, RunState, train_tasks
 from dmaml.server.core.actions import Head, Verdict
-from dmaml.server.core.membership import Hello
+from dmaml.server.core.late import Late
+from dmaml.server.core.membership import Hello, Session
 from dmaml.server.core.memory import Memory
-from dmaml.server.core.round import Census
+from dmaml.server.core.round import Census, OpenItem
 
 
 def require_same_numerics(config: RunConfig, memory: Memory, hello: Hello) -> None:
@@ -34,6 +36,89 @@ def require_same_numerics(config: RunConfig, memory: Memory, hello: Hello) -> No
             f"refused: the actor's numerics differ from the run's ({found}). Use like "
             "machines and versions, or set run.hardware to mixed and give up reproducibility."
         )
+
+
+class Standing(NamedTuple):
+    """Where the run is when an answer comes.
+
+    Attributes:
+        epoch: of the server.
+        state: of the run.
+        round: the first that is not closed.
+        durable_round: rounds that are in a durable checkpoint.
+        version: TRAIN commits, those that are being made included.
+        num_elements: size of the run's flat buffer.
+        may_sit_out: whether a TRAIN answer may hold nothing, for γ leaves too few units.
+    """
+
+    epoch: int
+    state: RunState
+    round: int
+    durable_round: int
+    version: int
+    num_elements: int
+    may_sit_out: bool
+
+
+def judge(
+    config: RunConfig,
+    standing: Standing,
+    head: Head,
+    entry: OpenItem | None,
+    session: Session | None,
+    late: Late,
+) -> Verdict | None:
+    """Return the refusal (or first outcome) that an answer's header alone decides, or None.
+
+    Args:
+        entry: of its item, where it is open or late.
+        session: of its actor, where there is one.
+        late: the items that rounds closed without.
+    """
+    item = head.item
+    if head.token.epoch != standing.epoch:
+        return Verdict(
+            Outcome.STALE_EPOCH,
+            f"push refused: lease of epoch {head.token.epoch}, the server is at {standing.epoch}: "
+            "it restarted. Join again and push again.",
+        )
+    last = session.last if session is not None else None
+    if last is not None and last.item == item:
+        outcome = last.outcome
+        is_durable = item.round < standing.durable_round and not last.is_merged
+        if outcome is Outcome.BUFFERED and is_durable:
+            outcome = Outcome.COMMITTED
+        return Verdict(outcome, f"{item}: answered before by the same actor.")
+    is_closed = entry is None and item.round < standing.round
+    if is_closed or (entry is not None and entry.outcome is not None):
+        return Verdict(Outcome.DUPLICATE, f"{item}: answered before. Nothing to do.")
+    if standing.state in OVER:
+        return Verdict(Outcome.PAUSED, f"push refused: the run is {standing.state.name}.")
+    lease = entry.leases.get(head.token.counter) if entry is not None else None
+    if session is None or (lease is not None and lease.worker_id != head.worker_id):
+        lease = None
+    if (too_late := late.judge(item, lease, standing.version)) is not None:
+        return too_late
+    if lease is None:
+        return Verdict(
+            Outcome.STALE_LEASE,
+            f"push refused: lease {head.token.counter} on {item} ended or never was. "
+            "Ask for a new one.",
+        )
+    if head.base_digest != lease.base_digest and item.kind is not ItemKind.INIT:
+        return Verdict(
+            Outcome.STALE_BASE,
+            f"push refused: computed from parameters {head.base_digest[:12]!r}, {item} asks "
+            f"for version {lease.item.base_version} with {lease.base_digest[:12]!r}. Pull and "
+            "recompute.",
+        )
+    if item.gamma_version != lease.item.gamma_version:
+        return Verdict(
+            Outcome.STALE_BASE,
+            f"push refused: computed by γ version {item.gamma_version}, {item} asks for "
+            f"{lease.item.gamma_version}. Ask for a new lease.",
+        )
+    return judge_sizes(config, standing.num_elements, head, standing.may_sit_out)
 
 
 def judge_sizes(

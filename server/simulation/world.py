@@ -20,6 +20,7 @@ from typing import Any, Final, final
 from dmaml.common.config import RunConfig
 from dmaml.common.errors import RunFailedError, SessionLostError
 from dmaml.common.items import (
+    OVER,
     TAKEN,
     ItemKind,
     RunState,
@@ -43,7 +44,6 @@ ASK_AGAIN_S: Final = 0.001  # an actor that is sent away does not ask in the sam
 LEAST_TRIES: Final = 20_000  # births, joins and leases in a row without an answer that is taken
 TRIES: Final = 100  # of each actor; where all of them are in vain, the run goes nowhere
 MOST_TICKS: Final = 2_000_000  # in a row without one: the clock is too fine for such times
-OVER: Final = frozenset({RunState.FINISHED, RunState.FAILED})
 Handler = Callable[[Any], None]
 Answer = tuple[Actor, str, Lease, Plan]
 
