@@ -47,16 +47,17 @@ def evaluate(
 def evaluate_under(
     algorithm: Algorithm, thetas: Sequence[Params], batch: TaskBatch, steps: int, chosen: Int64
 ) -> Evaluation:
-    """Return every task's figures under a pipeline of its own.
+    """Return every task's figures under a pipeline of its own; no other is adapted to it.
 
     Args:
         chosen: the place in `thetas` of each task's, int64 `[tasks]`.
     """
-    found = [algorithm.evaluate(params, batch, steps).metrics for params in thetas]
-    tasks = np.arange(batch.num_tasks)
-    return Evaluation(
-        {name: np.stack([one[name] for one in found])[chosen, tasks] for name in found[0]}
-    )
+    found: dict[str, Float64] = {}
+    for place in np.unique(chosen):
+        own = np.flatnonzero(chosen == place)
+        for name, rows in algorithm.evaluate(thetas[place], batch.some(own), steps).metrics.items():
+            found.setdefault(name, np.empty((batch.num_tasks, *rows.shape[1:])))[own] = rows
+    return Evaluation(found)
 
 
 def support_losses(

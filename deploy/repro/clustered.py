@@ -218,8 +218,8 @@ _THREE: Final = (SPLIT, WHOLE, UNTRAINED)
 
 def _cells_of_alphabets(form: Form) -> tuple[Cell, ...]:
     quick = (
-        "model.width=16", "run.rounds=241", "evaluation.every=40", "evaluation.tasks=40",
-        "evaluation.test_tasks=200", "clustering.options.every=80", "clustering.options.rows=10",
+        "model.width=16", "run.rounds=241", "evaluation.every=60", "evaluation.tasks=20",
+        "evaluation.test_tasks=100", "clustering.options.every=80", "clustering.options.rows=10",
     )  # fmt: skip
     found = []
     for variant in _THREE:

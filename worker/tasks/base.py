@@ -46,6 +46,13 @@ class TaskBatch:
         """Number of episodes T."""
         return int(self.support_x.shape[0])
 
+    def some(self, tasks: NDArray[np.int64]) -> TaskBatch:
+        """Return the episodes with these numbers, int64 `[n]`, in this order."""
+        told = None if self.parameters is None else self.parameters[tasks]
+        support_x, support_y = self.support_x[tasks], self.support_y[tasks]
+        query_x, query_y = self.query_x[tasks], self.query_y[tasks]
+        return TaskBatch(support_x, support_y, query_x, query_y, self.units[tasks], told)
+
 
 class TaskSource(Protocol):
     """Where tasks come from. Pure: the same stream gives the same episode, anywhere.
