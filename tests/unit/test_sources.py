@@ -251,6 +251,23 @@ def test_omniglot_alphabets_cannot_be_divided_by_character() -> None:
         build(config("omniglot", unit="alphabet", splits="vinyals"))
 
 
+@needs_omniglot
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"unit": "class"}, "it divides whole alphabets"),
+        ({"unit": "alphabet", "splits": "official"}, "it divides whole alphabets"),
+        ({"unit": "alphabet", "options": {"training_alphabets": 49}}, "1 to 48 of the 50"),
+        ({"unit": "alphabet", "options": {"training_alphabets": 0}}, "1 to 48 of the 50"),
+        ({"unit": "alphabet", "options": {"training_alphabets": "35"}}, "1 to 48 of the 50"),
+    ],
+    ids=str,
+)
+def test_training_alphabets_that_cannot_be_are_refused(task: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build(config("omniglot", **{"options": {"training_alphabets": 35}, **task}))
+
+
 def test_another_file_under_omniglots_name_is_refused(write: Write, tmp_path: Path) -> None:
     write()
     (tmp_path / "own.npz").rename(tmp_path / "omniglot28.npz")

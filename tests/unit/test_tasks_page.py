@@ -87,6 +87,10 @@ def test_the_links_of_the_page_lead_somewhere() -> None:
         ({"source": "omniglot", "splits": "official"}, "868 / 96 / 659"),
         ({"source": "omniglot", "unit": "alphabet"}, "32 / 8 / 10"),
         ({"source": "omniglot", "unit": "alphabet", "splits": "official"}, "27 / 3 / 20"),
+        (
+            {"source": "omniglot", "unit": "alphabet", "options": {"training_alphabets": 35}},
+            "35 / 5 / 10",
+        ),
         ({"source": "miniimagenet"}, "64 / 16 / 20"),
         ({"source": "cifar_fs"}, "64 / 16 / 20"),
         ({"source": "fc100"}, "60 / 20 / 20"),

@@ -30,7 +30,7 @@ def split_fractions(count: int, seed: int, what: str = "classes") -> Int64:
             f"Add {what}."
         )
     validation, test = max(1, round(0.16 * count)), max(1, round(0.20 * count))
-    return _split_sizes((count - validation - test, validation, test), seed)
+    return split_sizes((count - validation - test, validation, test), seed)
 
 
 def split_vinyals(count: int, seed: int) -> Int64:
@@ -47,7 +47,7 @@ def split_vinyals(count: int, seed: int) -> Int64:
             f"splits 'vinyals' required the {sum(VINYALS)} classes of Omniglot, found {count}. "
             "Set task.splits to default."
         )
-    return _split_sizes(VINYALS, seed)
+    return split_sizes(VINYALS, seed)
 
 
 def hold_out(codes: Int64, seed: int) -> Int64:
@@ -68,7 +68,8 @@ def hold_out(codes: Int64, seed: int) -> Int64:
     return result
 
 
-def _split_sizes(sizes: tuple[int, int, int], seed: int) -> Int64:
+def split_sizes(sizes: tuple[int, int, int], seed: int) -> Int64:
+    """Return so many of each, by seed."""
     codes = np.empty(sum(sizes), dtype=np.int64)
     codes[stream(seed, Kind.SPLIT).permutation(len(codes))] = np.repeat(np.arange(3), sizes)
     return codes
