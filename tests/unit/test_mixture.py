@@ -15,7 +15,7 @@ from dmaml.server.clustering.base import Observations
 from dmaml.server.core.progress import Progress
 from tests.unit.simulated_population import Story, World, live
 
-SEEDS = range(1, 9)
+SEEDS = range(1, 6)
 ROUNDS = 700
 
 
@@ -42,18 +42,18 @@ def test_both_origins_are_recovered_whatever_their_sizes(
     splits = np.array([story.recoveries[0] for story in stories])
     ends = np.array([story.recoveries[-1] for story in stories])
     assert ends.min() >= 0.98
-    assert (splits.min(axis=1) < 0.98).sum() >= 6  # features alone do not
+    assert (splits.min(axis=1) < 0.98).sum() >= 3  # features alone do not
 
 
 def test_three_origins_are_recovered() -> None:
-    for seed in range(1, 6):
+    for seed in range(1, 4):
         story = live(config_of(seed, 3), World((100, 60, 40), seed, apart=4.0), ROUNDS)
 
         assert min(story.recoveries[-1]) >= 0.98
 
 
 def test_functions_are_split_by_their_gradients_and_refined_by_their_losses() -> None:
-    for seed in range(1, 6):
+    for seed in range(1, 4):
         world = World((100, 60), seed, n_way=1, apart=5.0, by_source=False)
 
         story = live(config_of(seed, n_way=1, scale="raw"), world, ROUNDS)

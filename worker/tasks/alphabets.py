@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -124,10 +125,12 @@ class Style:
         return self.roundness < 0.2
 
 
+@cache
 def characters() -> tuple[Characters, Int64]:
     """Return every character of every alphabet, and the alphabet of each, int64 `[C]`.
 
-    The same numbers on every machine, whatever the run's seed.
+    The same numbers on every machine, whatever the run's seed; they are made once in a process,
+    and cannot be written to.
     """
     parts = [alphabet(stream(SEED, Kind.SOURCE, index=number)) for number in range(NUM_ALPHABETS)]
     together = Characters(
@@ -136,7 +139,11 @@ def characters() -> tuple[Characters, Int64]:
             for name in Characters.__dataclass_fields__
         )
     )
-    return together, np.repeat(np.arange(NUM_ALPHABETS), [len(part) for part in parts])
+    for name in Characters.__dataclass_fields__:
+        getattr(together, name).setflags(write=False)
+    of_each = np.repeat(np.arange(NUM_ALPHABETS), [len(part) for part in parts])
+    of_each.setflags(write=False)
+    return together, of_each
 
 
 def styles() -> tuple[Style, ...]:
