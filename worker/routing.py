@@ -47,15 +47,18 @@ def evaluate(
 def evaluate_under(
     algorithm: Algorithm, thetas: Sequence[Params], batch: TaskBatch, steps: int, chosen: Int64
 ) -> Evaluation:
-    """Return every task's figures under a pipeline of its own; no other is adapted to it.
+    """Return every task's figures under a pipeline of its own; no other is adapted to it here.
 
     Args:
+        batch: at least one task.
         chosen: the place in `thetas` of each task's, int64 `[tasks]`.
     """
     found: dict[str, Float64] = {}
     for place in np.unique(chosen):
         own = np.flatnonzero(chosen == place)
-        for name, rows in algorithm.evaluate(thetas[place], batch.some(own), steps).metrics.items():
+        for name, rows in algorithm.evaluate(
+            thetas[place], batch.select(own), steps
+        ).metrics.items():
             found.setdefault(name, np.empty((batch.num_tasks, *rows.shape[1:])))[own] = rows
     return Evaluation(found)
 

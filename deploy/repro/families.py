@@ -39,7 +39,7 @@ evaluation:  {every: 0, steps: 5, k_query: 10, test_tasks: 1000}
     + PATIENT
 )
 _TOTAL: Final = {True: 1000, False: 5000}  # rounds of one MAML
-_WHOLE: Final = {True: 200, False: 1000}  # those of the tree before it is split
+_WHOLE: Final = {True: 200, False: 1000}  # of one leaf, before the tree's splits
 _ONE: Final = "one MAML"
 _KNOWN: Final = "one MAML for each family"
 
@@ -108,7 +108,7 @@ _SETTINGS: Final = (
     ),
     _Families(
         "two families: ", ("task.options.setting=mmaml2",), ("sine", "line"),
-        {}, "wanted: 0.5", "Vuorio and others 2019 (MMAML)",
+        {}, "wanted: 0.5", "ours",
     ),
 )  # fmt: skip
 
@@ -163,12 +163,12 @@ def _found(own: _Families, form: Form, results: Results) -> _Found:
                 f"error of {label} in that of one MAML", own.share,
                 f"{share:.2f}", own.by, "reached" if share <= 0.5 else "above 0.5",
             ))  # fmt: skip
-    recovered = clusters[own.prefix + "mixture"]["recovery"]
+    recovered = clusters[own.prefix + "mixture"]["recovery_worst"]
     if recovered:
         least = min(recovered)
         claims.append(Published(
-            f"{own.prefix}the least recovery by the mixture", "wanted: 0.9", f"{least:.3f}", "ours",
-            "reached" if least >= 0.9 else "below 0.9",
+            f"{own.prefix}the least recovery by the mixture, of all families and seeds",
+            "wanted: 0.9", f"{least:.3f}", "ours", "reached" if least >= 0.9 else "below 0.9",
         ))  # fmt: skip
     return _Found(errors, clusters, rows, tuple(claims))
 
@@ -202,7 +202,9 @@ EXPERIMENTS: Final = (
         "and two with (MMAML, setting mmaml2). K-means sees x and y; the mixture has no warm-up: "
         "gradients of an untrained θ tell as much. A model of one family alone has its share of "
         "the tasks and is tested on its family: their mean is what a clustering without an error "
-        "would come to. The quick form has a fifth of the rounds and 500 functions in each family.",
+        "would come to. PROBE rounds are not counted: the mixture meets a function 20 (quick) or "
+        "28 times in them, 7 to 26 % of the tasks that are. The quick form has a fifth of the "
+        "rounds and 500 functions in each family.",
         FAMILIES,
         _cells_of_families,
         _outcome_of_families,

@@ -19,8 +19,9 @@ them is the directions that they differ in, so there each group has a covariance
 
     a_u ~ Σ_k π_k Normal(μ_k, Σ_k)                                                        (full)
 
-and an odd unit is not moved. Families that hold one another (a quadratic with a small square is a
-line) overlap.
+with so few dimensions that a group has 5 units for each of its D (D + 3) / 2 numbers, and no end
+is taken that has D units or fewer in a group, for their likelihood has no bound. Families that hold
+one another (a quadratic with a small square is a line) overlap.
 
 References:
     Friedman, Rubin, "On some invariant criteria for grouping data" (1967): the tied mixture.
@@ -31,7 +32,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,15 @@ from numpy.typing import NDArray
 from dmaml.common.seeds import Float64, Int64, Stream
 from dmaml.server.clustering.evidence import means_by, shortened
 
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
 TIED: Final = "tied"  # scikit-learn's words
 FULL: Final = "full"
 SPACES: Final = (1, 2, 4, 8)  # D
 _UNITS_OF_A_DIM: Final = 8  # D is at most a so-many-th of the units
-_CLIP: Final = 3.0  # no unit is farther from the middle than so many median distances
+_UNITS_OF_A_NUMBER: Final = 5  # of μ_k and Σ_k
+_CLIP: Final = {TIED: 3.0, FULL: 30.0}  # most median distances of a unit from the middle
 _STARTS: Final = 4
 _STRETCH: Final = 10.0
 _STEPS: Final = 1000  # of EM, at most
@@ -79,8 +84,8 @@ def grouped(
 ) -> Groups:
     """Cluster units by the mean of their rows.
 
-    With one covariance for all a mean far from all others is moved towards the middle first, for
-    else a single odd unit is a group.
+    A mean far from all others is moved towards the middle first, for else a single odd unit is a
+    group.
 
     Args:
         units: of each row, int64 `[rows]`.
@@ -110,15 +115,22 @@ def grouped(
         means = means_by(inverse, rows, len(known))
         if len(rows) > len(known):
             means = means @ whitening(rows, inverse, means)
-        if covariance == TIED:
-            means = shortened(means, np.median(means, axis=0), _CLIP)
-        most = max(parts - 1, min(SPACES[-1], len(known) // _UNITS_OF_A_DIM))
+        means = shortened(means, np.median(means, axis=0), _CLIP[covariance])
+        most = max(parts - 1, _most_dims(len(known), parts, covariance))
         places = PCA(min(most, *means.shape), random_state=seed).fit_transform(means)
         places /= np.maximum(places.std(axis=0), 1e-12)
         some = own.permutation(len(places))[:_FITTED]
         several = sorted({min(max(dims, parts - 1), places.shape[1]) for dims in SPACES})
         found = [mixed(places[:, :dims], some, parts, seed, covariance) for dims in several]
         return Groups(known, *max(found, key=lambda one: one[1]))
+
+
+def _most_dims(units: int, parts: int, covariance: str) -> int:
+    """Return the largest D that so many units allow, at most that of SPACES."""
+    if covariance == TIED:
+        return min(SPACES[-1], units // _UNITS_OF_A_DIM)
+    most = min(units, _FITTED) / parts / _UNITS_OF_A_NUMBER
+    return max((dims for dims in SPACES if dims * (dims + 3) / 2 <= most), default=1)
 
 
 def whitening(rows: NDArray[np.float32], inverse: Int64, means: Float64) -> Float64:
@@ -183,12 +195,23 @@ def mixed(
         return model.fit(places[some] @ maps[number])
 
     ends = [fitted(parts, number) for number in range(starts)]
-    best = int(np.argmax([end.lower_bound_ for end in ends]))
+    best = int(
+        np.argmax(
+            [_likelihood(end, places[some] @ turn) for end, turn in zip(ends, maps, strict=True)]
+        )
+    )
     gamma = ends[best].predict_proba(places @ maps[best])
     inside = places[some] @ maps[best]
     gain = (fitted(1, best).bic(inside) - ends[best].bic(inside)) / 2.0
     largest_first = np.argsort(-gamma.sum(axis=0), kind="stable")
     return gamma[:, largest_first], float(gain) * len(places) / len(some)
+
+
+def _likelihood(end: GaussianMixture, places: Float64) -> float:
+    """Return an end's likelihood; -inf where a group with a Σ of its own is too small for one."""
+    sizes = np.bincount(end.predict(places), minlength=end.n_components)
+    is_too_small = end.covariance_type == FULL and sizes.min() <= places.shape[1]
+    return -np.inf if is_too_small else float(end.lower_bound_)
 
 
 def faint(labels: Int64, parts: int, strength: float) -> Float64:

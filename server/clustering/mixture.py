@@ -40,9 +40,10 @@ class Mixture:
     """A mixture of meta-learners, fitted by EM while they train.
 
     1. `warmup` rounds train pipeline 0 on everything.
-    2. First split: groups of the units' means of `first` at that θ (`grouping`: a mixture with
-       one covariance, in the space where single samples are white noise). The other pipelines are
-       opened as copies of pipeline 0, and each trains on its group.
+    2. First split: groups of the units' means of `first` at that θ (`grouping`: a mixture of
+       Gaussians, with one `covariance` or, of functions, one of each group, in the space where
+       single samples are white noise). The other pipelines are opened as copies of pipeline 0, and
+       each trains on its group.
     3. Every `every` rounds a PROBE brings the losses of the same query samples under all
        pipelines. They are added to the evidence and γ is fitted to it anew (the equations are in
        `evidence`): the E-step. Training on the units of largest γ is the M-step. `cycles` times.
@@ -69,10 +70,11 @@ class Mixture:
 
     Args:
         config: `clustering.pipelines` is K; restarts need `clustering.max_pipelines` K + 1.
-        first: embedding, pixels, sketches (directions of adaptation gradients), losses, random,
+        first: embedding, pixels, sketches (of adaptation gradients), losses, random,
             or a list of these, which restarts take in turn; None: embedding, of regression
             sketches.
-        warmup: TRAIN rounds on everything before the first split.
+        warmup: TRAIN rounds on everything before the first split; 0 is right for sketches, which
+            an untrained θ gives as well, and wrong for embeddings, which it does not.
         every: TRAIN rounds between two cycles.
         cycles: of EM; then γ stays. None: to the end of the run.
         visits: of each unit by a cycle, on the average; as many tasks as that takes.
@@ -91,8 +93,10 @@ class Mixture:
         trial: cycles of each try.
         moves: most split-and-merge moves.
         overlap: pipelines less apart than so many deviations may be merged.
-        covariance: of the groups of a split: tied, one for all, or full, of each its own; None:
-            tied, of regression full.
+        covariance: of the groups of a split: tied, one for all, or full, of each its own: groups
+            of one mean are found by the directions that they differ in, sketches count with their
+            lengths (else all have length 1), and odd units are moved in less. None: tied, of
+            regression full.
 
     Raises:
         ValueError: an unsuitable option.

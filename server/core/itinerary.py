@@ -52,7 +52,10 @@ class Itinerary:
         return self._made[1]
 
     def after(self, progress: Progress, routes: Routes) -> tuple[WorkItem, ...]:
-        """Return the items of the round after those in progress, as they are handed out."""
+        """Return the items of the round after those in progress, as they are handed out.
+
+        They are kept until `forget`, which every new round and every new γ calls for.
+        """
         if self._after is None:
             ahead = self.ahead(progress)
             kind = self.kind(ahead)

@@ -1,4 +1,4 @@
-"""What an answer or an actor is judged by: pure functions of what it says of itself."""
+"""What an answer or an actor is judged by: pure functions of what it says and where the run is."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def _judge_observation(config: RunConfig, head: Head) -> Verdict | None:
     return Verdict(
         Outcome.QUOTA,
         f"push refused: the observation of {head.item} has {needed} bytes, its share of "
-        f"server.max_inflight_bytes is {limit}. Raise that, or ask for fewer samples or dims.",
+        f"server.max_inflight_bytes is {limit}. Raise that, or ask for fewer "
+        "samples, episodes (split_visits) or dims.",
     )
 
 

@@ -96,6 +96,18 @@ def test_groups_of_one_mean_are_found_by_the_directions_that_they_differ_in() ->
 
     assert share_right(groups_of(means, covariance=FULL), kinds) > 0.97
     assert share_right(groups_of(means), kinds) < 0.8
+    means[0] *= 1e4  # is no group of its own
+    assert share_right(groups_of(means, covariance=FULL), kinds) > 0.97
+
+
+@pytest.mark.parametrize("number", [24, 40, 80, 400])
+def test_noise_is_no_group_with_directions_of_its_own(number: int) -> None:
+    means = np.random.default_rng(1).normal(size=(number, 12))
+
+    found = groups_of(means, covariance=FULL)
+
+    assert found.gain < 0.0
+    assert np.bincount(found.gamma.argmax(axis=1)).min() > 1
 
 
 def test_groups_are_found_in_a_small_direction_beside_larger_groups_that_are_less_apart() -> None:

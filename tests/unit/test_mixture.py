@@ -175,6 +175,34 @@ def test_what_is_asked_for_and_when() -> None:
     assert strategy.route(state).pipelines == (0,)
 
 
+@pytest.mark.parametrize(
+    ("covariance", "is_found"), [(None, True), ("full", True), ("tied", False)]
+)
+def test_families_of_one_mean_are_split_by_a_covariance_of_each(
+    covariance: str | None, is_found: bool
+) -> None:
+    random, units = np.random.default_rng(1), np.arange(300)
+    kinds = random.permutation(300) % 2
+    sketches = np.zeros((300, 6))
+    sketches[:, :2] = 0.3 * random.normal(size=(300, 2))
+    sketches[kinds == 1, :2] *= 10.0  # one direction of both, told apart by lengths alone
+    strategy = clustering.build(config_of(warmup=0, n_way=1, covariance=covariance))
+    nothing = np.empty((0, 0), dtype=np.float32)
+    first = Observations(Probe(ProbeKind.UNITS), 0, (0,), 300, units, nothing)
+    state = strategy.observe(strategy.initial(), first)
+    asked = strategy.plan(state, Progress(trained=0))
+    assert asked is not None
+    rows, each = sketches.astype(np.float32), np.repeat(units, 4)
+    noise = 0.01 * random.normal(size=(1200, 6)).astype(np.float32)
+
+    after = strategy.observe(
+        state, Observations(asked, 0, (0,), 300, each, np.repeat(rows, 4, axis=0) + noise)
+    )
+
+    same = (strategy.route(after).matrix.argmax(axis=1) == kinds).mean()
+    assert (max(same, 1 - same) > 0.85) == is_found
+
+
 @pytest.mark.parametrize(("n_way", "visits"), [(1, 16), (5, 4)])
 def test_a_function_is_met_sixteen_times_before_a_split_and_a_class_four_times(
     n_way: int, visits: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -46,12 +46,12 @@ class TaskBatch:
         """Number of episodes T."""
         return int(self.support_x.shape[0])
 
-    def some(self, tasks: NDArray[np.int64]) -> TaskBatch:
+    def select(self, tasks: NDArray[np.int64]) -> TaskBatch:
         """Return the episodes with these numbers, int64 `[n]`, in this order."""
-        told = None if self.parameters is None else self.parameters[tasks]
-        support_x, support_y = self.support_x[tasks], self.support_y[tasks]
-        query_x, query_y = self.query_x[tasks], self.query_y[tasks]
-        return TaskBatch(support_x, support_y, query_x, query_y, self.units[tasks], told)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(
+            self, **{name: value[tasks] for name, value in values.items() if value is not None}
+        )
 
 
 class TaskSource(Protocol):
