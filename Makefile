@@ -30,8 +30,8 @@ e2e: $(VENV)/.dev wheelhouse/.done  ## slow proofs, and everything that happens 
 	TORCH="$(firstword $(TORCH))" PIP_OPTIONS=--no-index docker compose build
 	$(BIN)/python -m pytest -m e2e tests
 
-slow: $(VENV)/.dev  ## of make e2e, what needs no Docker: sweeps, a whole repro, kill -9 in every phase
-	$(BIN)/python -m pytest -m e2e tests/integration tests/unit
+slow: $(VENV)/.dev  ## of make e2e, what needs no Docker: sweeps, a whole repro, kill -9 in every phase, long trainings
+	$(BIN)/python -m pytest -m e2e tests/integration tests/unit tests/contract
 
 check: $(VENV)/.dev  ## style, types, imports
 	$(BIN)/ruff check .

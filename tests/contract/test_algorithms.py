@@ -87,11 +87,18 @@ def context(version: int = 0) -> Context:
     return Context(version=version, rounds=150, stream=stream(2, Kind.TRAIN, version))
 
 
+SLOW = ("mann",)  # `make slow` trains it
+
+
 @pytest.fixture(params=CASES)
 def toy(request: pytest.FixtureRequest) -> Toy:
     return Toy(CASES[request.param])
 
 
+LEARNERS = [pytest.param(name, marks=pytest.mark.e2e) if name in SLOW else name for name in CASES]
+
+
+@pytest.mark.parametrize("toy", LEARNERS, indirect=True)
 def test_training_halves_the_loss(toy: Toy) -> None:
     before = toy.loss(toy.start)
 
@@ -103,6 +110,7 @@ def test_training_halves_the_loss(toy: Toy) -> None:
         assert after < before / 2
 
 
+@pytest.mark.parametrize("toy", LEARNERS, indirect=True)
 def test_nothing_is_learned_from_shuffled_query_labels(toy: Toy) -> None:
     senseless = Toy(toy.case, shuffled=True)
     if toy.case.learns == "the pooled problem":

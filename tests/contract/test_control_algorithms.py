@@ -123,7 +123,15 @@ def meta_train(answerer: Answerer, optimiser: str, num_steps: int = STEPS) -> Pa
     return theta
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("first order", "trust_region")
+        else pytest.param(name, marks=pytest.mark.e2e)
+        for name in CASES
+    ],
+)
 def test_meta_training_makes_adaptation_worth_more(name: str) -> None:
     answerer, optimiser = built(name)
     before = gain(answerer, answerer.algorithm.init(stream(1, Kind.INIT)))

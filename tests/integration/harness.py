@@ -29,6 +29,8 @@ from dmaml.worker.connection import Address, Retry
 from dmaml.worker.loop import Loop
 
 DEADLINE_S = 60.0
+# numpy reads headers by `ast`, which is not safe in threads up to CPython 3.11 (issue 106905)
+_ONE_AT_A_TIME = threading.Lock()
 DMAML = (sys.executable, "-m", "dmaml.deploy.cli")
 MARK = "DMAML_TEST_MARK"  # in the environment of the processes that a test starts
 _TINY: dict[str, dict[str, Any]] = {
@@ -197,7 +199,8 @@ class Worker:
         torch.set_num_threads(1)
         client = Client(self._address, Retry(self._orphan_s))
         try:
-            answerer = self._answerer or Answerer(self._config)
+            with _ONE_AT_A_TIME:
+                answerer = self._answerer or Answerer(self._config)
             loop = Loop(self._config, client, answerer, self._stopped.is_set)
             self.num_answers = loop.run()
         except BaseException as error:

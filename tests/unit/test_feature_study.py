@@ -254,6 +254,7 @@ def test_a_last_layer_of_zeros_is_said_to_see_nothing(pair: list[Subject], task:
     assert "nothing of plain training before adaptation" in sheet.caption
 
 
+@pytest.mark.e2e
 def test_every_picture_of_a_study_can_be_drawn(pair: list[Subject], task: Task) -> None:
     called = marks(task.names)
     tasks = [task, pair[0].learner.task(1, 4)]
