@@ -21,6 +21,16 @@ import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
 from dmaml.common.errors import ConfigError, DmamlError  # noqa: E402
+from dmaml.deploy.cli_data import data_app  # noqa: E402
+from dmaml.deploy.cli_options import (  # noqa: E402
+    DataDir,
+    Json,
+    Server,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    TokenFile,
+)
 from dmaml.deploy.simulate import simulate  # noqa: E402
 
 
@@ -46,34 +56,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Task sources and their data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.command()(simulate)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data files are looked for first.")
-]
-Server = Annotated[
-    str,
-    typer.Option("--server", help="HOST:PORT of the meta-model server.", envvar="DMAML_SERVER"),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="File with the bearer token.", envvar="DMAML_TOKEN_FILE"),
-]
-TlsCa = Annotated[
-    Path | None,
-    typer.Option("--tls-ca", help="PEM file of the authority to trust.", envvar="DMAML_TLS_CA"),
-]
-TlsCert = Annotated[
-    Path | None,
-    typer.Option("--tls-cert", help="PEM certificate of one's own.", envvar="DMAML_TLS_CERT"),
-]
-TlsKey = Annotated[
-    Path | None,
-    typer.Option("--tls-key", help="PEM key of the certificate.", envvar="DMAML_TLS_KEY"),
-]
 
 
 @app.command()
@@ -500,47 +484,6 @@ def bench(
     from dmaml.deploy.bench import run_benchmark
 
     return run_benchmark(name, context.args)
-
-
-@data_app.command("list")
-def data_list(data_dir: DataDir = None, json_output: Json = False) -> None:
-    """List the task sources: where they are, their licences and digests."""
-    from dmaml.deploy.data import show_list
-
-    show_list(data_dir, json_output)
-
-
-@data_app.command("path")
-def data_path(
-    name: Annotated[str, typer.Argument(help="Name of a source.")], data_dir: DataDir = None
-) -> None:
-    """Print where a source's data file is."""
-    from dmaml.deploy.data import show_path
-
-    show_path(name, data_dir)
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="Name of a source.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder; default the cache.")] = None,
-) -> None:
-    """Download a source's data; digests are pinned."""
-    from dmaml.deploy.data import fetch
-
-    fetch(name, to)
-
-
-@data_app.command("convert")
-def data_convert(
-    name: Annotated[str, typer.Argument(help="cifar100, cifar10 or mnist.")],
-    original: Annotated[Path, typer.Argument(help="What its authors publish: archive or folder.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder; default the cache.")] = None,
-) -> None:
-    """Write a set that you have downloaded in the project's format (docs/tasks.md)."""
-    from dmaml.deploy.data import convert
-
-    convert(name, original, to)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
