@@ -195,11 +195,10 @@ def mixed(
         return model.fit(places[some] @ maps[number])
 
     ends = [fitted(parts, number) for number in range(starts)]
-    best = int(
-        np.argmax(
-            [_likelihood(end, places[some] @ turn) for end, turn in zip(ends, maps, strict=True)]
-        )
-    )
+    likelihoods = [
+        _likelihood(end, places[some] @ turn) for end, turn in zip(ends, maps, strict=True)
+    ]
+    best = int(np.argmax(likelihoods))
     gamma = ends[best].predict_proba(places @ maps[best])
     inside = places[some] @ maps[best]
     gain = (fitted(1, best).bic(inside) - ends[best].bic(inside)) / 2.0
@@ -209,9 +208,11 @@ def mixed(
 
 def _likelihood(end: GaussianMixture, places: Float64) -> float:
     """Return an end's likelihood; -inf where a group with a Σ of its own is too small for one."""
-    sizes = np.bincount(end.predict(places), minlength=end.n_components)
-    is_too_small = end.covariance_type == FULL and sizes.min() <= places.shape[1]
-    return -np.inf if is_too_small else float(end.lower_bound_)
+    if end.covariance_type == FULL:
+        sizes = np.bincount(end.predict(places), minlength=end.n_components)
+        if sizes.min() <= places.shape[1]:
+            return -np.inf
+    return float(end.lower_bound_)
 
 
 def faint(labels: Int64, parts: int, strength: float) -> Float64:
