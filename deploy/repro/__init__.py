@@ -6,8 +6,8 @@ from typing import Final
 
 from dmaml.deploy.experiments import known
 from dmaml.deploy.repro import (
+    alphabets,
     beta,
-    clustered,
     clustering,
     durations,
     families,
@@ -20,6 +20,7 @@ from dmaml.deploy.repro import (
     slots,
     splits,
     styles,
+    table3,
 )
 from dmaml.deploy.repro.experiment import Experiment
 
@@ -27,7 +28,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
     for family in (
         implementation, parameters, beta, scaling, durations, slots, robustness, modes,
-        published, clustering, clustered, families, styles, splits,
+        published, clustering, table3, alphabets, families, styles, splits,
     )
     for one in family.EXPERIMENTS
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final, final
 
 from dmaml.common.rundir import Row, read_rows, training_seconds
@@ -209,6 +210,13 @@ def figure(values: Sequence[float], digits: int = 1) -> str:
         return "–"
     mean, half = mean_and_half(values)
     return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+
+
+def median_words(values: Sequence[float], worst: Any = min, digits: int = 1) -> str:
+    """Return the median and the worst in brackets, or `–`."""
+    if not values:
+        return "–"
+    return f"{median(values):.{digits}f} ({worst(values):.{digits}f})"
 
 
 def validation(run: Measured, by: str, metric: str = "accuracy", step: int = -1) -> Any:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any, Final, final
 
-from dmaml.deploy.repro.clustered import median_words, total_rounds
-from dmaml.deploy.repro.clustering import PATIENT, facts_of, words
+from dmaml.deploy.repro.clustering import PATIENT, facts_of, total_rounds, words
 from dmaml.deploy.repro.experiment import (
     Experiment,
     Form,
@@ -19,6 +18,7 @@ from dmaml.deploy.repro.experiment import (
     cells_of,
     figure,
     final_scores,
+    median_words,
 )
 from dmaml.deploy.sweep import Cell
 from dmaml.report.charts import Matrix, Picture

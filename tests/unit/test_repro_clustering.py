@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmaml.deploy.repro import EXPERIMENTS, clustered, clustering
+from dmaml.deploy.repro import EXPERIMENTS, alphabets, clustering
 from dmaml.deploy.repro.experiment import Form, Results
 from dmaml.deploy.sweep import Cell, Measured
 from dmaml.report.charts import Node, Tree, draw, places
@@ -162,6 +162,8 @@ def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
         assert total(cells["k-means-first-order"]) == total(cells["mixture-first-order"]) == even
         assert total(cells["omniglot-only-first-order"]) == even // 2
         assert total(cells["omniglot-only"]) == total(cells["miniimagenet-only"]) == mixed // 2
+        for row in ("omniglot-only", "random-mixture", "k-means", "inference", "mixture", "tree"):
+            assert total(cells[f"{row}-1-to-1"]) == total(cells[row])
 
 
 def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all() -> None:
@@ -174,7 +176,12 @@ def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all()
     assert rows["even-mixture-s1"]["shares"] == "equal"
     others = {one["shares"] for name, one in rows.items() if not name.startswith("even-mixture")}
     assert others == {"units"}
-    assert len({str(one["sources"]) for one in rows.values()}) == 1
+    characters = {
+        one["sources"][0]["classes"]: {name.endswith("-1-to-1-s1") for name, own in rows.items()
+                                       if own["sources"] == one["sources"]}
+        for one in rows.values()
+    }  # fmt: skip
+    assert characters == {1600: {False}, 400: {True}}
 
 
 def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
@@ -281,7 +288,7 @@ def test_leaves_take_rows_in_turn_and_a_parent_the_middle_of_its_children() -> N
 def test_a_tree_is_drawn(tmp_path: Any) -> None:
     from dmaml.report.charts import Picture
 
-    tree = clustered.tree_of(clusters([0.5]), "tree")
+    tree = alphabets.tree_of(clusters([0.5]), "tree")
 
     paths = draw(Picture("tree", "", (tree,)), tmp_path)
 
