@@ -214,3 +214,32 @@ def head_of(grant: Grant, **fields: Any) -> Head:
         num_elements=num_elements,
     )
     return head._replace(**fields)
+
+
+def running(**options) -> tuple[DrivenCore, str, str]:
+    """Return a run after INIT with two actors."""
+    run = DrivenCore(**options)
+    a = run.initialise()
+    return run, a, run.join("actor-b")
+
+
+def started(
+    num_actors: int, topology: dict[str, int] | None = None, **sections: Any
+) -> tuple[DrivenCore, list[str]]:
+    """Return a run after INIT and its actors."""
+    run = DrivenCore(config_of(topology=topology or {"slots": 5}, **sections))
+    actors = [run.initialise("actor-0")]
+    return run, actors + [run.join(f"actor-{n}") for n in range(1, num_actors)]
+
+
+def quorum(num_actors: int = 5, **sync: Any) -> tuple[DrivenCore, list[str], list[Grant]]:
+    """Return a run of 5 slots, 3 of which suffice, whose actors have an item each."""
+    keys = {"mode": "quorum", "quorum": 3, **sync}
+    run, actors = started(num_actors, sync=keys, run={"rounds": 9})
+    return run, actors, [run.lease(actor) for actor in actors]
+
+
+def windowed(num_actors: int = 2, **sync: Any) -> tuple[DrivenCore, list[str]]:
+    """Return an async run of 2 slots and a window of 2 rounds."""
+    keys = {"mode": "async", "window": 2, **sync}
+    return started(num_actors, {"slots": 2}, sync=keys, run={"rounds": 9})

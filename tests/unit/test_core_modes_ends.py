@@ -9,8 +9,7 @@ import pytest
 from dmaml.common import config as configuration
 from dmaml.common.items import ItemKind, Outcome, RunState
 from dmaml.server.core.actions import Grant, Save
-from tests.unit.driven_core import DrivenCore, config_of
-from tests.unit.test_core_modes import quorum, started, windowed
+from tests.unit.driven_core import DrivenCore, config_of, quorum, started, windowed
 
 TWO = {"slots": 2}
 
