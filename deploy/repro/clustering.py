@@ -194,16 +194,6 @@ def row_of(variant: Variant, runs: Sequence[Measured]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def total_rounds(total: int, pipelines: int, warmup: int = 0) -> int:
-    """Return the rounds after which so many tasks were seen as one pipeline sees in `total`.
-
-    Args:
-        pipelines: that train after the warm-up, each on as many tasks a round as a single one.
-        warmup: rounds of a single pipeline before.
-    """
-    return warmup + (total - warmup) // pipelines
-
-
 # -- table 2 ---------------------------------------------------------------------------------------
 
 

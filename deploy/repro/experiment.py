@@ -145,6 +145,16 @@ class Experiment:
     full_seeds: int = 3
 
 
+def total_rounds(total: int, pipelines: int, warmup: int = 0) -> int:
+    """Return the rounds after which so many tasks were seen as one pipeline sees in `total`.
+
+    Args:
+        pipelines: that train after the warm-up, each on as many tasks a round as a single one.
+        warmup: rounds of a single pipeline before.
+    """
+    return warmup + (total - warmup) // pipelines
+
+
 def cells_of(
     config: str, variants: Sequence[Variant], form: Form, common: tuple[str, ...] = ()
 ) -> tuple[Cell, ...]:

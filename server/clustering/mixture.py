@@ -13,13 +13,14 @@ from dmaml.common.gamma import Gamma
 from dmaml.common.options import choice, count, number
 from dmaml.common.probes import FEATURES, Probe, ProbeKind
 from dmaml.common.seeds import Float64, Int64, Kind, Stream, stream
-from dmaml.server.clustering import PAGE, evidence, partition, tree
+from dmaml.server.clustering import evidence, partition, tree
 from dmaml.server.clustering.base import Observations, State
 from dmaml.server.clustering.evidence import Evidence, Fit
 from dmaml.server.clustering.grouping import FULL, TIED, faint, grouped
 from dmaml.server.clustering.partition import members_of, replaced, versioned
 from dmaml.server.core.progress import Progress
 
+PAGE: Final = "docs/clustering/mixture.md"
 FIRST: Final = {
     "embedding": ProbeKind.EMBEDDING,
     "pixels": ProbeKind.PIXELS,

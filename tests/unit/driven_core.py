@@ -216,7 +216,7 @@ def head_of(grant: Grant, **fields: Any) -> Head:
     return head._replace(**fields)
 
 
-def running(**options) -> tuple[DrivenCore, str, str]:
+def running(**options: Any) -> tuple[DrivenCore, str, str]:
     """Return a run after INIT with two actors."""
     run = DrivenCore(**options)
     a = run.initialise()
@@ -226,7 +226,7 @@ def running(**options) -> tuple[DrivenCore, str, str]:
 def started(
     num_actors: int, topology: dict[str, int] | None = None, **sections: Any
 ) -> tuple[DrivenCore, list[str]]:
-    """Return a run after INIT and its actors."""
+    """Return a run after INIT, of 5 slots where none are given, and its actors."""
     run = DrivenCore(config_of(topology=topology or {"slots": 5}, **sections))
     actors = [run.initialise("actor-0")]
     return run, actors + [run.join(f"actor-{n}") for n in range(1, num_actors)]

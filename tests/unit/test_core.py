@@ -1,4 +1,4 @@
-"""The run's state machine: rounds, leases, evaluations, hints; events in a chosen order."""
+"""The core: rounds, leases, evaluations, hints, numerics."""
 
 from __future__ import annotations
 

@@ -17,20 +17,10 @@ from dmaml.worker.algorithms.maml_rl import MamlRl
 from dmaml.worker.answers import Answerer
 from dmaml.worker.control.adaptation import descend
 from dmaml.worker.control.advantages import Experience
-from dmaml.worker.control.outer import (
-    TrustRegion,
-)
-from dmaml.worker.control.policy import GaussianPolicy
-from dmaml.worker.engine.vmap import Vmap
 from dmaml.worker.models.base import Params
-from dmaml.worker.models.mlp import Mlp
 from dmaml.worker.tasks.base import TaskBatch
 
 torch.set_num_threads(1)
-T, N, ALPHA = 2, 5, 0.3
-MODEL = Mlp((2,), 1, (3,))
-POLICY = GaussianPolicy(MODEL, Vmap(MODEL), 1)
-TRUST = TrustRegion(divergence=0.01, cg_steps=20, damping=0.0, cuts=10, cut=0.5)
 
 
 def config_of(**algorithm: Any) -> RunConfig:

@@ -162,7 +162,8 @@ def test_rows_have_the_same_total_of_tasks(name: str, quick: bool) -> None:
         assert total(cells["k-means-first-order"]) == total(cells["mixture-first-order"]) == even
         assert total(cells["omniglot-only-first-order"]) == even // 2
         assert total(cells["omniglot-only"]) == total(cells["miniimagenet-only"]) == mixed // 2
-        for row in ("omniglot-only", "random-mixture", "k-means", "inference", "mixture", "tree"):
+        for row in ("omniglot-only", "miniimagenet-only", "random-mixture", "k-means", "inference",
+                    "mixture", "tree"):  # fmt: skip
             assert total(cells[f"{row}-1-to-1"]) == total(cells[row])
 
 
@@ -176,12 +177,43 @@ def test_a_model_of_one_origin_is_trained_on_it_and_tested_on_the_tasks_of_all()
     assert rows["even-mixture-s1"]["shares"] == "equal"
     others = {one["shares"] for name, one in rows.items() if not name.startswith("even-mixture")}
     assert others == {"units"}
-    characters = {
-        one["sources"][0]["classes"]: {name.endswith("-1-to-1-s1") for name, own in rows.items()
-                                       if own["sources"] == one["sources"]}
-        for one in rows.values()
+
+
+def test_rows_of_1_to_1_have_a_quarter_of_the_characters_and_no_even_mixture() -> None:
+    rows = {
+        cell.name: cell.config.task.options["sources"][0]["classes"]
+        for cell in EXPERIMENTS["clustering_table3"].cells(Form(quick=True, seeds=1))
+    }
+
+    assert {name: size for name, size in rows.items() if "1-to-1" in name} == {
+        f"{row}-1-to-1-s1": 400
+        for row in ("omniglot-only", "miniimagenet-only", "random-mixture", "k-means", "inference",
+                    "mixture", "tree")
     }  # fmt: skip
-    assert characters == {1600: {False}, 400: {True}}
+    assert {size for name, size in rows.items() if "1-to-1" not in name} == {1600}
+
+
+def test_a_row_is_compared_with_those_of_its_ratio_in_the_seeds_that_both_have() -> None:
+    form = Form(quick=True, seeds=3)
+    experiment = EXPERIMENTS["clustering_table3"]
+    score = {
+        "random-mixture-1-to-1-s1": 0.9, "random-mixture-1-to-1-s3": 0.5, "random-mixture-s1": 0.1,
+        "k-means-1-to-1-s2": 0.2, "k-means-1-to-1-s3": 0.6,
+    }  # fmt: skip
+    runs = {
+        cell.name: run_of(
+            cell, None,
+            origins={name: {"accuracy": [0.2, score[cell.name]]} for name in clustering.ORIGINS},
+        )
+        for cell in experiment.cells(form) if cell.name in score
+    }  # fmt: skip
+
+    claims = experiment.outcome(form, Results(runs)).published
+
+    assert [(one.what, one.measured) for one in claims] == [
+        (f"{origin}: K-means, 1 to 1, against random mixture, 1 to 1", "+10.0 points (+10.0)")
+        for origin in clustering.ORIGINS
+    ]
 
 
 def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
@@ -198,10 +230,10 @@ def test_clusters_are_compared_with_models_of_one_origin_and_of_all() -> None:
     outcome = experiment.outcome(form, Results(runs))
 
     assert [(one.what, one.measured, one.verdict) for one in outcome.published] == [
-        ("K-means on omniglot, against Omniglot only", "-5.0 points (-5.0)", "4.0 points below"),
-        ("K-means on omniglot, against random mixture", "+15.0 points (+15.0)", "reached"),
-        ("K-means on miniimagenet, against miniImageNet only", "+45.0 points (+45.0)", "reached"),
-        ("K-means on miniimagenet, against random mixture", "+15.0 points (+15.0)", "reached"),
+        ("omniglot: K-means, against Omniglot only", "-5.0 points (-5.0)", "4.0 points below"),
+        ("omniglot: K-means, against random mixture", "+15.0 points (+15.0)", "reached"),
+        ("miniimagenet: K-means, against miniImageNet only", "+45.0 points (+45.0)", "reached"),
+        ("miniimagenet: K-means, against random mixture", "+15.0 points (+15.0)", "reached"),
     ]
     equal = experiment.outcome(form, Results(runs | {"random-mixture-s1": runs["k-means-s1"]}))
     assert equal.published[1].verdict == "0.0 points below"  # above is wanted
@@ -221,15 +253,35 @@ def test_clustered_families_are_told_as_a_share_of_one_maml() -> None:
     claims = outcome.published[2:]
 
     assert [(one.measured, one.verdict) for one in claims] == [
-        ("0.25", "reached"), ("0.25", "reached"), ("0.25", "reached"), ("0.75", "above 0.5"),
-        *[("0.25", "reached")] * 3, ("1.00", "above 0.5"),
+        *[("0.25 (0.25)", "reached")] * 3, ("0.75 (0.75)", "above 0.5"),
+        *[("0.25 (0.25)", "reached")] * 3, ("1.00 (1.00)", "above 0.5"),
     ]  # fmt: skip
-    assert claims[4].what == "error of two families: K-means in that of one MAML"
-    assert claims[0].what == "error of K-means in that of one MAML"
-    assert claims[3].what == "error of one MAML for each family in that of one MAML"
+    assert claims[4].what == "error of two families: K-means in that of one MAML (worst)"
+    assert claims[0].what == "error of K-means in that of one MAML (worst)"
+    assert claims[3].what == "error of one MAML for each family in that of one MAML (worst)"
     assert [row[-1] for row in outcome.tables[0].rows if "each family" in row[0]] == [
         "1.500 (1.500)", "2.000 (2.000)",
     ]  # fmt: skip
+
+
+def test_a_share_of_one_maml_is_the_median_of_those_of_the_seeds() -> None:
+    form = Form(quick=True, seeds=3)
+    experiment = EXPERIMENTS["clustering_families"]
+    score = {
+        "two-families-one-maml-s1": 1.0, "two-families-one-maml-s2": 2.0,
+        "two-families-one-maml-s3": 4.0, "two-families-mixture-s1": 0.5,
+        "two-families-mixture-s2": 0.5, "two-families-mixture-s3": 3.0,
+    }  # fmt: skip
+    runs = {
+        cell.name: run_of(cell, None, score[cell.name])
+        for cell in experiment.cells(form) if cell.name in score
+    }  # fmt: skip
+
+    claims = experiment.outcome(form, Results(runs)).published
+
+    assert [(one.measured, one.verdict) for one in claims if "mixture in that" in one.what] == [
+        ("0.50 (0.75)", "reached")
+    ]
 
 
 def test_recovery_of_families_is_that_of_the_worst_seed() -> None:
