@@ -1,21 +1,15 @@
-"""Items that take long are done twice; settings that contradict each other."""
+"""Items that take long are done twice."""
 
 from __future__ import annotations
 
-import pytest
-
-from dmaml.common.errors import ConfigError
 from dmaml.common.items import Outcome
 from dmaml.server.core.actions import Grant
-from tests.unit.driven_core import DrivenCore, config_of, started
+from tests.unit.driven_core import DrivenCore, started
 
 
 def busy(run: DrivenCore, actor: str) -> bool:
     """Tell whether the server believes that an actor computes."""
     return run.core.leasing.pace.num_in_hand(actor) > 0
-
-
-# -- speculation -----------------------------------------------------------------------------------
 
 
 def speculative(is_on: bool = True) -> tuple[DrivenCore, list[str]]:
@@ -29,12 +23,18 @@ def speculative(is_on: bool = True) -> tuple[DrivenCore, list[str]]:
     return run, actors
 
 
-def test_item_that_takes_long_is_done_twice_and_the_first_answer_wins():
-    run, (a, b, c) = speculative()
-    slow, *others = [run.lease(actor) for actor in (a, b, c)]
-    run.now += 1.0
+def lagging(run: DrivenCore, actors: list[str], after_s: float = 1.0) -> Grant:
+    """Return the item that the first of three actors is at when the others have answered theirs."""
+    slow, *others = [run.lease(actor) for actor in actors]
+    run.now += after_s
     for grant in others:
         run.push(grant)
+    return slow
+
+
+def test_item_that_takes_long_is_done_twice_and_the_first_answer_wins():
+    run, (a, b, c) = speculative()
+    slow = lagging(run, [a, b, c])
     run.ask(b, "idle")
 
     run.tick(0.5)
@@ -51,10 +51,7 @@ def test_item_that_takes_long_is_done_twice_and_the_first_answer_wins():
 
 def test_first_holder_may_win_as_well():
     run, (a, b, c) = speculative()
-    slow, *others = [run.lease(actor) for actor in (a, b, c)]
-    run.now += 1.0
-    for grant in others:
-        run.push(grant)
+    slow = lagging(run, [a, b, c])
     run.ask(b, "idle")
     run.tick(0.6)
 
@@ -66,10 +63,7 @@ def test_first_holder_may_win_as_well():
 
 def test_item_gets_no_third_lease():
     run, (a, b, c) = speculative()
-    _, *others = [run.lease(actor) for actor in (a, b, c)]
-    run.now += 1.0
-    for grant in others:
-        run.push(grant)
+    lagging(run, [a, b, c])
     run.ask(b, "idle")
     run.ask(c, "idle")
 
@@ -81,10 +75,7 @@ def test_item_gets_no_third_lease():
 
 def test_known_slow_actor_is_doubled_at_once_and_doubles_nobody():
     run, (a, b, c) = speculative()
-    slow, *others = [run.lease(actor) for actor in (a, b, c)]
-    run.now += 1.0
-    for grant in others:
-        run.push(grant)
+    slow = lagging(run, [a, b, c])
     run.now += 2.0
     run.renew(a, b, c)
     run.push(slow)  # a took 3 s
@@ -102,29 +93,9 @@ def test_known_slow_actor_is_doubled_at_once_and_doubles_nobody():
 
 def test_no_second_lease_where_speculation_is_off():
     run, (a, b, c) = speculative(is_on=False)
-    _, *others = [run.lease(actor) for actor in (a, b, c)]
-    for grant in others:
-        run.push(grant)
+    lagging(run, [a, b, c], after_s=0.0)
     run.ask(b, "idle")
 
     run.tick(4.0)
 
     assert (b, "idle") not in run.answers
-
-
-# -- configuration ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("sections", "sentence"),
-    [
-        ({"topology": {"slots": 2, "parts": 2}, "sync": {"mode": "async"}}, "parts to 1"),
-        ({"sync": {"mode": "quorum", "quorum": 3}}, "sync.quorum 3 exceeds topology.slots 2"),
-        ({"sync": {"quorum": 1}}, "or set sync.mode to quorum"),
-        ({"sync": {"mode": "async", "window": 1, "async_batch": 3}}, "exceeds the 2 items"),
-        ({"server": {"speculation": True}, "run": {"hardware": "mixed"}}, "Turn one of them off"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(sections, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        config_of(**sections)

@@ -1,34 +1,19 @@
-"""The simulation: closed forms, determinism, what failures may not change, words for bad input."""
+"""The simulation: closed forms, determinism, what failures may not change."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from dmaml.common import config as configuration
-from dmaml.common.config import RunConfig
-from dmaml.common.errors import ConfigError, RunFailedError
-from dmaml.common.items import ItemKind, WorkItem
+from dmaml.common.errors import RunFailedError
 from dmaml.server import runner, writer
-from dmaml.server.core.actions import Commit
-from dmaml.server.core.rounds import Core
 from dmaml.server.simulation import machinery, world
-from dmaml.server.simulation.distributions import parse
-from dmaml.server.simulation.figures import Figures, staleness_of
-from dmaml.server.simulation.ledger import Ledger
+from dmaml.server.simulation.figures import staleness_of
 from dmaml.server.simulation.machinery import Machinery
-from dmaml.server.simulation.scenario import (
-    Scenario,
-    check,
-    check_size,
-    parse_modes,
-    parse_slow,
-    settings_of,
-)
-from dmaml.server.simulation.world import World
 from dmaml.worker import client
+from tests.unit.simulated_world import run, world_of
 
 CONFIG = configuration.from_mapping({})
 ROUGH = {
@@ -37,35 +22,6 @@ ROUGH = {
     "mtbf": "exponential(60)", "repair": "5", "outage": "exponential(90)", "outage_for": "15",
     "leave": "exponential(120)", "join": "exponential(10)",
 }  # fmt: skip
-
-
-def config_of(mode: str, slots: int, rounds: int, *settings: str) -> RunConfig:
-    """Return a configuration without evaluations, with settings on top."""
-    own = ("evaluation.every=0", *settings, *settings_of(mode, slots, rounds))
-    return configuration.from_text("", "test", own)
-
-
-def world_of(
-    mode: str = "sync",
-    workers: int = 5,
-    rounds: int = 10,
-    slots: int | None = None,
-    settings: tuple[str, ...] = (),
-    slow: str = "",
-    seed: int = 1,
-    **times: str,
-) -> World:
-    """Return a world that has not begun; an item takes exactly one second unless said."""
-    config = config_of(mode, slots or workers, rounds, *settings)
-    texts = {"compute": "constant(1)"} | times
-    drawn = {name: parse(text, name) for name, text in texts.items()}
-    scenario = check(Scenario(workers, slow=parse_slow(slow), seed=seed, **drawn))
-    return World(config, scenario, mode)
-
-
-def run(mode: str = "sync", **keys: Any) -> Figures:
-    """Return the figures of a run."""
-    return world_of(mode, **keys).run()
 
 
 # -- closed forms ------------------------------------------------------------------------------
@@ -291,77 +247,6 @@ def test_a_lease_that_takes_too_long_expires():
     assert figures.applied == 6
 
 
-# -- the checks themselves ---------------------------------------------------------------------
-
-
-def item(index: int = 0, slot: int = 0) -> WorkItem:
-    return WorkItem(index + 1, ItemKind.TRAIN, 0, slot, 0, index, index)
-
-
-def ledger(rounds: int = 2, slots: int = 2) -> Ledger:
-    return Ledger(config_of("sync", slots, rounds))
-
-
-def test_ledger_refuses_a_second_acknowledgement_but_for_its_repetition():
-    book = ledger()
-    book.take(item(), last=None)
-
-    book.take(item(), last=item())
-
-    with pytest.raises(RunFailedError, match="two answers to TRAIN round 1"):
-        book.take(item(), last=item(slot=1))
-
-
-def test_ledger_refuses_what_was_never_taken_and_what_was_applied_before():
-    book = ledger()
-    book.take(item(), last=None)
-    book.apply([item()])
-
-    with pytest.raises(RunFailedError, match="applied twice"):
-        book.apply([item()])
-    with pytest.raises(RunFailedError, match="without an answer"):
-        book.apply([item(slot=1)])
-
-
-def test_ledger_refuses_a_gap_between_versions():
-    book = ledger()
-    book.publish(1)
-
-    with pytest.raises(RunFailedError, match="version 3 follows version 1"):
-        book.publish(3)
-
-
-def test_ledger_misses_items_at_the_end():
-    book = ledger(rounds=1)
-    book.take(item(), last=None)
-
-    with pytest.raises(RunFailedError, match="1 acknowledged answers were never applied"):
-        book.close(must_be_whole=True)
-    book.apply([item()])
-    with pytest.raises(RunFailedError, match="1 of 2 items"):
-        book.close(must_be_whole=True)
-    assert book.close(must_be_whole=False) == 1
-
-
-class Forgetful(Core):
-    """A core that loses an answer of every commit."""
-
-    def take_actions(self) -> list[Any]:
-        actions = super().take_actions()
-        for action in actions:
-            if isinstance(action, Commit) and action.kind is ItemKind.TRAIN:
-                object.__setattr__(action, "heads", action.heads[1:])
-                object.__setattr__(action, "staleness", action.staleness[1:])
-        return actions
-
-
-def test_a_core_that_loses_answers_is_found_out(monkeypatch):
-    monkeypatch.setattr(world, "Core", Forgetful)
-
-    with pytest.raises(RunFailedError, match="acknowledged answers were never applied"):
-        run()
-
-
 # -- the server's threads, and what is said twice ------------------------------------------------
 
 
@@ -401,85 +286,3 @@ def test_figures_are_plain_values():
     figures = run("quorum", slow="0.2:5")
 
     assert json.loads(json.dumps(figures.plain()))["mode"] == "quorum"
-
-
-# -- the scenario --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("slow", "machines", "expected"),
-    [("0.2:5", 5, 1), ("0.29:2", 100, 29), ("0:5", 9, 0), ("1:2", 4, 4), ("", 9, 0)],
-)
-def test_slow_machines_are_a_fraction_evenly_spread(slow, machines, expected):
-    scenario = Scenario(machines, parse("1", "compute"), slow=parse_slow(slow))
-
-    factors = [scenario.factor(machine) for machine in range(machines)]
-
-    assert sum(factor != 1.0 for factor in factors) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["3", "0.2", "0.2:", ":5", "1.5:2", "-1:2", "0.2:0", "a:b", "nan:2"]
-)
-def test_a_bad_fraction_of_slow_machines_is_refused(text):
-    with pytest.raises(ConfigError, match="required FRACTION:FACTOR"):
-        parse_slow(text)
-
-
-def test_modes_are_taken_once_each_in_their_order():
-    assert parse_modes(" async,sync ,async") == ("async", "sync")
-    assert parse_modes("quorum+speculation") == ("quorum+speculation",)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "required one of sync, quorum, async"),
-        ("sync,asinc", "unknown mode 'asinc'. Did you mean 'async'"),
-        ("sync+speed", "unknown mode 'sync.speed'. Did you mean 'sync.speculation'"),
-    ],
-)
-def test_bad_modes_are_refused(text, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_modes(text)
-
-
-def test_a_mode_that_the_configuration_cannot_have_is_refused():
-    with pytest.raises(ConfigError, match=r"sync\.mode 'async' with topology\.parts 2"):
-        config_of("async", 2, 10, "topology.parts=2")
-
-
-def test_keys_of_a_mode_count_in_that_mode_only():
-    given = ("sync.quorum=6", "sync.grace_s=0", "sync.window=2")
-    modes = {mode: config_of(mode, 8, 10, *given) for mode in ("sync", "quorum", "async")}
-
-    found = {m: (c.sync.quorum, c.sync.grace_s, c.sync.window) for m, c in modes.items()}
-    assert found == {"sync": (None, 1.0, 3), "quorum": (6, 0.0, 3), "async": (None, 1.0, 2)}
-
-
-@pytest.mark.parametrize(
-    ("sizes", "sentence"),
-    [
-        ((100_000_000, 5, 10), "--workers 100000000: at most 100,000 can be simulated"),
-        ((5, 200_000, 10), "--slots 200000: at most 100,000"),
-        ((5, 5, 10**9), "--rounds 1000000000 of 5 work items each: at most 100,000,000 items"),
-        ((5, 5, 99999999999999999999), "--rounds 99999999999999999999 of 5 work items"),
-        ((5, 5, 15_000_000, 2), "--rounds 15000000 of 10 work items"),
-        ((5, 5, 0), "run.rounds 0: a simulation needs a round. Give --rounds"),
-    ],
-)
-def test_what_no_memory_holds_is_refused(sizes, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        check_size(*sizes)
-
-
-def test_sizes_at_the_limit_are_taken():
-    check_size(100_000, 100_000, 1000)
-
-
-@pytest.mark.parametrize("name", ["compute", "mtbf", "outage", "leave", "join"])
-def test_events_without_time_between_them_are_refused(name):
-    times = {"compute": parse("1", "compute")} | {name: parse("0.0", f"--{name}")}
-
-    with pytest.raises(ConfigError, match=f"--{name} '0.0': .* must be above 0"):
-        check(Scenario(2, **times))
